@@ -1,0 +1,1 @@
+"""What knows nothing of models: configuration, registries, data, results, checkpoints, console."""
