@@ -1,0 +1,1 @@
+"""Generative models, approximate posteriors and losses."""

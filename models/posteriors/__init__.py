@@ -1,0 +1,1 @@
+"""Approximate posteriors: every module here is imported when the registry is first read."""

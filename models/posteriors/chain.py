@@ -1,0 +1,89 @@
+"""The only posterior: a base followed by transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.posteriors.protocol import Base, LogDensity, Stage, State, Transition
+
+
+class Chain(nn.Module):
+    """``z0 ~ base(. | context)``, then one transition after the other.
+
+    log q = log q0(z0) + Σ_k log_ratio_k; the pair (z_K, log q) is properly weighted (see
+    ``protocol``). A factorised Gaussian is a chain without transitions.
+
+    All that differs between data points is in ``context`` (B, P); it is split by sizes into the
+    base's slice, one slice a transition, and ``shared_size`` numbers handed to every transition
+    that asks for them (``uses_shared``).
+    """
+
+    def __init__(
+        self, base: Base, transitions: Sequence[Transition] = (), shared_size: int = 0
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.transitions = nn.ModuleList(transitions)
+        self.shared_size = shared_size
+        self._sizes = [base.context_size, *(t.context_size for t in transitions), shared_size]
+
+    @property
+    def context_size(self) -> int:
+        """P, the numbers per datum."""
+        return sum(self._sizes)
+
+    def initial_context(self) -> Tensor:
+        """Context (P,) of a fresh datum: a prior-like base, identity-like transitions."""
+        parts = [self.base.initial_context()]
+        parts += [t.initial_context() for t in self.transitions]  # type: ignore[operator]
+        return torch.cat([*parts, torch.zeros(self.shared_size)])
+
+    def amortiser(self, num_features: int) -> nn.Module:
+        """Map from encoder features (B, num_features) to context (B, P).
+
+        Linear, with the initial context as its bias, so that training starts near the prior.
+        """
+        linear = nn.Linear(num_features, self.context_size)
+        with torch.no_grad():
+            linear.bias.copy_(self.initial_context())
+        return linear
+
+    def stages(
+        self,
+        context: Tensor,
+        log_joint: LogDensity,
+        num_samples: int = 1,
+        *,
+        stop_score: bool = False,
+    ) -> Iterator[Stage]:
+        """Yield the base's draw and then the state after each transition.
+
+        Args:
+            context: (B, P).
+            log_joint: z (S, B, D) -> log p(x, z) (S, B); all that a posterior sees of the model.
+            num_samples: S.
+            stop_score: leave the base's score, d log q0(z) / d context at fixed z, out of the
+                gradient. Its mean is zero, so gradients stay unbiased (Roeder et al. 2017,
+                arXiv 1703.09194). Transitions keep their whole derivative.
+        """
+        own, *slices, shared = context.split(self._sizes, dim=-1)
+        z, log_q = self.base.sample(own, num_samples)  # (S, B, D), (S, B)
+        if stop_score:
+            log_q = self.base.log_prob(z, own.detach())
+        stage = Stage(State(z), log_q)
+        yield stage
+        for transition, part in zip(self.transitions, slices, strict=True):
+            if transition.uses_shared:
+                part = torch.cat([part, shared], dim=-1)
+            move = transition(stage.state, part, log_joint)
+            stage = Stage(move.state, stage.log_q + move.log_ratio, move.stats)
+            yield stage
+
+    def forward(self, context: Tensor, log_joint: LogDensity, num_samples: int = 1) -> Stage:
+        """Draw S samples for each of B data points: z (S, B, D) and log_q (S, B)."""
+        for stage in self.stages(context, log_joint, num_samples):
+            last = stage
+        return last

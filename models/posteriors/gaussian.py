@@ -1,0 +1,88 @@
+"""Gaussian bases and the Gaussian posteriors that are nothing but their base."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.posteriors.chain import Chain
+from models.posteriors.protocol import Base, bases, posteriors
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@bases.register("diagonal")
+class DiagonalGaussian(Base):
+    """N(mean, diag(exp(log_variance))); context = (mean, log_variance), 2D numbers."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.context_size = 2 * latent_dim
+
+    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Reparameterised draw; log q needs only the noise, not z."""
+        mean, log_variance = context.chunk(2, dim=-1)  # (B, D) each
+        noise = torch.randn(
+            num_samples, *mean.shape, dtype=context.dtype, device=context.device
+        )  # (S, B, D)
+        z = torch.addcmul(mean, noise, (0.5 * log_variance).exp())
+        log_q = -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.latent_dim * LOG_2PI)
+        return z, log_q
+
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        """Log-density with all its constants."""
+        mean, log_variance = context.chunk(2, dim=-1)
+        noise = (z - mean) * (-0.5 * log_variance).exp()
+        return -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.latent_dim * LOG_2PI)
+
+
+@bases.register("full")
+class FullGaussian(Base):
+    """N(mean, L Lᵀ), L lower triangular with diagonal exp(.); context D + D(D+1)/2 numbers."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.context_size = 2 * latent_dim + latent_dim * (latent_dim - 1) // 2
+        rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
+        self.register_buffer("below", rows * latent_dim + columns, persistent=False)
+
+    def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        d = self.latent_dim
+        mean, log_diagonal, below = context.split([d, d, self.context_size - 2 * d], dim=-1)
+        flat = context.new_zeros(*context.shape[:-1], d * d)
+        index = self.get_buffer("below").expand(below.shape)
+        lower = flat.scatter(-1, index, below).unflatten(-1, (d, d))
+        return mean, log_diagonal, lower + torch.diag_embed(log_diagonal.exp())  # (B, D, D)
+
+    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Reparameterised draw z = mean + L ε."""
+        mean, log_diagonal, scale = self._split(context)
+        noise = torch.randn(
+            num_samples, *mean.shape, dtype=context.dtype, device=context.device
+        )  # (S, B, D)
+        z = mean + torch.einsum("bij,sbj->sbi", scale, noise)
+        return z, self._log_density(noise, log_diagonal)
+
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        """Log-density with all its constants."""
+        mean, log_diagonal, scale = self._split(context)
+        centred = (z - mean).movedim(0, -1)  # (B, D, S)
+        noise = torch.linalg.solve_triangular(scale, centred, upper=False).movedim(-1, 0)
+        return self._log_density(noise, log_diagonal)
+
+    def _log_density(self, noise: Tensor, log_diagonal: Tensor) -> Tensor:
+        return -0.5 * (noise.square().sum(-1) + self.latent_dim * LOG_2PI) - log_diagonal.sum(
+            -1
+        )  # (S, B)
+
+
+@posteriors.register("gaussian")
+def gaussian(latent_dim: int, *, covariance: Literal["diagonal", "full"] = "diagonal") -> Chain:
+    """Gaussian with a diagonal (FFG, Kingma and Welling 2014) or a full covariance matrix."""
+    base = FullGaussian(latent_dim) if covariance == "full" else DiagonalGaussian(latent_dim)
+    return Chain(base)
