@@ -1,0 +1,162 @@
+"""Likelihoods p(x | parameters): what the decoder's output maps mean.
+
+Dimension letters: S samples, B data points, (C, H, W) an image.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.registry import Registry
+from utils.types import PositiveFloat
+
+LOG_2PI = math.log(2 * math.pi)
+PIXELS = (-3, -2, -1)
+LOG_SCALE_LIMIT = 30.0
+
+
+class Likelihood(nn.Module, ABC):
+    """Density of x given ``parameters`` (S, B, num_parameters, C, H, W), independent pixels."""
+
+    num_parameters: int
+    """Maps per pixel that the decoder must give."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x | parameters) (S, B) in nats, constants kept, of x (B, C, H, W)."""
+
+    @abstractmethod
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x | parameters] (S, B, C, H, W)."""
+
+    @abstractmethod
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W); not reparameterised."""
+
+
+likelihoods: Registry[Likelihood] = Registry("likelihoods", "models.likelihoods")
+
+
+@likelihoods.register("bernoulli")
+class Bernoulli(Likelihood):
+    """Bernoulli pixels on logits l: log p(x) = Σ x l - log(1 + eˡ).
+
+    For grey x in [0, 1] that is the negative cross-entropy, which is no normalised density.
+    """
+
+    num_parameters = 1
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x | parameters) (S, B) in nats."""
+        logits = parameters.squeeze(2)  # (S, B, C, H, W)
+        # Fused: as fast as any other form forwards and the fastest one differentiated twice.
+        loss = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+        return -loss.sum(PIXELS)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x | parameters] (S, B, C, H, W)."""
+        return parameters.squeeze(2).sigmoid()
+
+    @torch.no_grad()
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W) of zeros and ones."""
+        return torch.bernoulli(self.mean(parameters))
+
+
+@likelihoods.register("gaussian")
+class Gaussian(Likelihood):
+    """Gaussian pixels N(mean, scale²); one scale for all pixels, fixed or learned."""
+
+    num_parameters = 1
+    log_scale: Tensor
+
+    def __init__(self, *, scale: PositiveFloat = 1.0, learn_scale: bool = False) -> None:
+        super().__init__()
+        log_scale = torch.tensor(math.log(scale))
+        if learn_scale:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x | parameters) (S, B) in nats."""
+        squares = (x - parameters.squeeze(2)).square().sum(PIXELS)  # (S, B)
+        log_normaliser = x[0].numel() * (self.log_scale + 0.5 * LOG_2PI)
+        return -0.5 * squares * (-2 * self.log_scale).exp() - log_normaliser
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x | parameters] (S, B, C, H, W)."""
+        return parameters.squeeze(2)
+
+    @torch.no_grad()
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W), unbounded."""
+        mean = parameters.squeeze(2)
+        return mean + self.log_scale.exp() * torch.randn_like(mean)
+
+
+@likelihoods.register("discretised_logistic")
+class DiscretisedLogistic(Likelihood):
+    """Logistic pixels rounded to the grid k / (num_levels - 1), k = 0 ... num_levels - 1.
+
+    P(x) = σ(a) - σ(b), with a, b = (x ± δ/2 - mean) / scale and δ the grid's step; the lowest
+    level takes the whole lower tail, the highest the whole upper one. Kingma et al. 2016
+    (arXiv 1606.04934). The decoder gives mean and log-scale of each pixel; x must lie on the grid.
+    """
+
+    num_parameters = 2
+
+    def __init__(self, *, num_levels: Annotated[int, Ge(2)] = 256) -> None:
+        super().__init__()
+        self.num_levels = num_levels
+
+    @property
+    def step(self) -> float:
+        """δ, the distance of neighbouring levels."""
+        return 1 / (self.num_levels - 1)
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log P(x | parameters) (S, B) in nats.
+
+        No difference of near-equal numbers is taken:
+        σ(a) - σ(b) = σ(a) σ(-b) (1 - exp(b - a)).
+        """
+        mean, scale = self._split(parameters)
+        distance = x - mean  # (S, B, C, H, W)
+        log_not_above = F.logsigmoid((distance + 0.5 * self.step) / scale)
+        log_not_below = F.logsigmoid((0.5 * self.step - distance) / scale)
+        log_both = (-torch.expm1(-self.step / scale)).log()
+        lowest, highest = x < 0.5 * self.step, x > 1 - 0.5 * self.step
+        log_p = (
+            log_not_above.masked_fill(highest, 0)
+            + log_not_below.masked_fill(lowest, 0)
+            + log_both.masked_fill(lowest | highest, 0)
+        )
+        return log_p.sum(PIXELS)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x | parameters] (S, B, C, H, W) of the rounded x: δ Σ_k P(x > k δ)."""
+        mean, scale = self._split(parameters)
+        total = torch.zeros_like(mean)
+        for level in range(self.num_levels - 1):  # a loop: all at once takes 255 × the memory
+            total = total + ((mean - (level + 0.5) * self.step) / scale).sigmoid()
+        return total * self.step
+
+    @torch.no_grad()
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W) on the grid."""
+        mean, scale = self._split(parameters)
+        x = mean + scale * torch.rand_like(mean).logit()
+        return (x / self.step).round().clamp(0, self.num_levels - 1) * self.step
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_scale = parameters.unbind(2)  # (S, B, C, H, W) each
+        # Where exp would leave float32's range, far from any scale that fits pixels in [0, 1].
+        return mean, log_scale.clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).exp()
