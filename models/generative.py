@@ -1,0 +1,185 @@
+"""Generative models p(x, z): a prior, a decoder and a likelihood; and one with exact answers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.likelihoods import Likelihood, likelihoods
+from models.networks import decoders
+from models.posteriors.protocol import LogDensity
+from utils.registry import Registry
+from utils.types import PositiveFloat, PositiveInt
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Sample(NamedTuple):
+    """An ancestral draw: z (N, D) from the prior and x (N, C, H, W) given z."""
+
+    z: Tensor
+    x: Tensor
+
+
+class GenerativeModel(nn.Module, ABC):
+    """p(x, z) = p(z) p(x|z). All that a posterior sees of it is ``log_joint(x)``."""
+
+    has_exact_log_px: ClassVar[bool] = False
+
+    def __init__(self, latent_dim: int, x_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.x_shape = tuple(x_shape)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log N(z; 0, I) (S, B) in nats, for z (S, B, D)."""
+        return -0.5 * (z.square().sum(-1) + self.latent_dim * LOG_2PI)
+
+    @abstractmethod
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) (S, B) in nats, for x (B, C, H, W) and z (S, B, D)."""
+
+    def log_joint(self, x: Tensor) -> LogDensity:
+        """The function z (S, B, D) -> log p(x, z) (S, B)."""
+        return lambda z: self.log_prior(z) + self.log_likelihood(x, z)
+
+    @abstractmethod
+    def mean(self, z: Tensor) -> Tensor:
+        """E[x|z] (S, B, C, H, W), for z (S, B, D)."""
+
+    @abstractmethod
+    def sample_x(self, z: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W) given z (S, B, D)."""
+
+    def sample(self, num_samples: int) -> Sample:
+        """Draw N independent pairs (z, x) from the model."""
+        parameter = next(self.parameters())
+        z = torch.randn(
+            num_samples, self.latent_dim, dtype=parameter.dtype, device=parameter.device
+        )
+        return Sample(z, self.sample_x(z[None])[0])
+
+    def log_px(self, x: Tensor) -> Tensor:
+        """Exact log p(x) (B,) in nats, where ``has_exact_log_px``.
+
+        Raises ValueError for a model without a closed form.
+        """
+        raise ValueError(f"{type(self).__name__} has no exact log p(x); estimate it instead")
+
+
+models: Registry[GenerativeModel] = Registry("models", "models.generative")
+
+
+class DeepLatentGaussian(GenerativeModel):
+    """z ~ N(0, I), x ~ likelihood(decoder(z)) (Kingma and Welling 2014, arXiv 1312.6114)."""
+
+    def __init__(
+        self,
+        latent_dim: int,
+        x_shape: Sequence[int],
+        decoder: nn.Module,
+        likelihood: Likelihood,
+    ) -> None:
+        super().__init__(latent_dim, x_shape)
+        self.decoder = decoder
+        self.likelihood = likelihood
+
+    def _parameters_of(self, z: Tensor) -> Tensor:
+        # The one place where samples and data points are flattened into rows of a network.
+        return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (S, B, P, C, H, W)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z) through one pass of the decoder over all S * B rows."""
+        return self.likelihood.log_prob(x, self._parameters_of(z))
+
+    def mean(self, z: Tensor) -> Tensor:
+        """Mean of the likelihood."""
+        return self.likelihood.mean(self._parameters_of(z))
+
+    def sample_x(self, z: Tensor) -> Tensor:
+        """Draw from the likelihood."""
+        return self.likelihood.sample(self._parameters_of(z))
+
+
+@models.register("deep_latent_gaussian")
+def deep_latent_gaussian(
+    x_shape: Sequence[int],
+    *,
+    latent_dim: PositiveInt = 50,
+    decoder: Annotated[Callable[..., nn.Module], decoders],
+    likelihood: Annotated[Likelihood, likelihoods],
+) -> DeepLatentGaussian:
+    """VAE decoder: standard normal prior, a network, a likelihood (Kingma and Welling 2014)."""
+    network = decoder(
+        latent_dim=latent_dim, x_shape=x_shape, num_parameters=likelihood.num_parameters
+    )
+    return DeepLatentGaussian(latent_dim, x_shape, network, likelihood)
+
+
+class Gaussian(NamedTuple):
+    """A Gaussian a data point: mean (B, D) and one covariance (D, D) for all."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@models.register("linear_gaussian")
+class LinearGaussian(GenerativeModel):
+    """Probabilistic PCA, x = W z + mean + scale * noise: log p(x) and posterior are exact.
+
+    p(x) = N(mean, W Wᵀ + scale² I) and p(z|x) = N(M⁻¹ Wᵀ (x - mean), scale² M⁻¹) with
+    M = WᵀW + scale² I (Tipping and Bishop 1999). The yardstick of every bound and estimator.
+    """
+
+    has_exact_log_px = True
+
+    def __init__(
+        self,
+        x_shape: Sequence[int],
+        *,
+        latent_dim: PositiveInt = 2,
+        scale: PositiveFloat = 1.0,
+    ) -> None:
+        super().__init__(latent_dim, x_shape)
+        size = math.prod(x_shape)
+        self.weight = nn.Parameter(torch.randn(size, latent_dim) / math.sqrt(latent_dim))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log N(x; W z + mean, scale² I)."""
+        residual = x.flatten(1) - self._mean(z)  # (S, B, X)
+        size = residual.shape[-1]
+        squares = residual.square().sum(-1) * (-2 * self.log_scale).exp()
+        return -0.5 * (squares + size * (LOG_2PI + 2 * self.log_scale))
+
+    def _mean(self, z: Tensor) -> Tensor:
+        return z @ self.weight.T + self.bias
+
+    def mean(self, z: Tensor) -> Tensor:
+        """W z + mean."""
+        return self._mean(z).unflatten(-1, self.x_shape)
+
+    def sample_x(self, z: Tensor) -> Tensor:
+        """Draw x = W z + mean + scale * noise."""
+        mean = self.mean(z)
+        return mean + self.log_scale.exp() * torch.randn_like(mean)
+
+    def log_px(self, x: Tensor) -> Tensor:
+        """Exact log N(x; mean, W Wᵀ + scale² I)."""
+        noise = torch.eye(len(self.bias), dtype=x.dtype, device=x.device)
+        covariance = self.weight @ self.weight.T + (2 * self.log_scale).exp() * noise
+        return torch.distributions.MultivariateNormal(self.bias, covariance).log_prob(x.flatten(1))
+
+    def exact_posterior(self, x: Tensor) -> Gaussian:
+        """The exact p(z|x) of each datum."""
+        identity = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device)
+        variance = (2 * self.log_scale).exp()
+        inverse = torch.linalg.inv(self.weight.T @ self.weight + variance * identity)
+        mean = (x.flatten(1) - self.bias) @ self.weight @ inverse
+        return Gaussian(mean, variance * inverse)
