@@ -1,0 +1,1 @@
+"""Estimators of log p(x): every module here is imported when the registry is first read."""

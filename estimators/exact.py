@@ -1,0 +1,30 @@
+"""The exact answer, where the model has one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from estimators.protocol import Estimate, Estimator, Quantity, estimators
+from models.generative import GenerativeModel
+from models.posteriors.chain import Chain
+
+
+@estimators.register("exact")
+class Exact(Estimator):
+    """Closed-form log p(x), for models that have it (linear_gaussian)."""
+
+    label = "exact"
+
+    def check(self, model: GenerativeModel) -> None:
+        """Refuse models without a closed form."""
+        if not model.has_exact_log_px:
+            raise ValueError(f"estimator `exact`: {type(model).__name__} has no exact log p(x)")
+
+    @torch.no_grad()
+    def __call__(
+        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+    ) -> Estimate:
+        """See ``Estimator``; raises ValueError for a model without a closed form."""
+        log_px = model.log_px(x)
+        return Estimate(Quantity(log_px, torch.zeros_like(log_px)))

@@ -1,0 +1,45 @@
+"""What an estimator of log p(x) is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from models.generative import GenerativeModel
+from models.posteriors.chain import Chain
+from utils.registry import Registry
+
+
+class Quantity(NamedTuple):
+    """A number per datum, (B,), and its Monte-Carlo standard error (B,) where it has one."""
+
+    value: Tensor
+    standard_error: Tensor | None = None
+
+
+class Estimate(NamedTuple):
+    """log p(x) in nats and what else the same draws tell (``elbo``, ``ess``, ``k_hat``)."""
+
+    log_px: Quantity
+    stats: Mapping[str, Quantity] = {}
+
+
+class Estimator(ABC):
+    """Estimates log p(x) of each datum. ``label`` names it with its settings in every table."""
+
+    label: str
+
+    def check(self, model: GenerativeModel) -> None:  # noqa: B027 - an empty hook
+        """Raise ValueError where the estimator does not apply to ``model``."""
+
+    @abstractmethod
+    def __call__(
+        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+    ) -> Estimate:
+        """Estimate for x (B, C, H, W) with the posterior's context (B, P), without gradients."""
+
+
+estimators: Registry[Estimator] = Registry("estimators", "estimators")

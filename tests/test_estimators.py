@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from estimators.exact import Exact
+from estimators.importance import ImportanceSampling, pareto_k_hat
+from models.generative import LinearGaussian
+from models.posteriors.gaussian import gaussian
+
+X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
+X = X.view(3, 1, 1, 3)
+CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+
+
+def test_importance_sampling_meets_the_exact_answer(linear_gaussian: LinearGaussian):
+    estimator = ImportanceSampling(num_samples=20_000, chunk_size=3000)
+    log_px, stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+    exact = Exact()(linear_gaussian, gaussian(2), X, CONTEXT).log_px.value
+    assert ((log_px.value - exact).abs() < 4.5 * log_px.standard_error).all()
+    assert (log_px.standard_error < 0.05).all()
+    assert (stats["elbo"].value < exact).all()
+    assert (stats["ess"].value < 20_000).all()
+    assert (stats["k_hat"].value < 0.7).all()
+
+
+def test_climbs_to_log_px(linear_gaussian: LinearGaussian):
+    exact = linear_gaussian.log_px(X)
+    means = []
+    for samples in (1, 10, 100, 1000):
+        estimator = ImportanceSampling(num_samples=samples)
+        repeats = max(20, 4000 // samples)
+        x, context = X.repeat(repeats, 1, 1, 1), CONTEXT.repeat(repeats, 1)
+        value = estimator(linear_gaussian, gaussian(2), x, context).log_px.value
+        means.append(value.view(repeats, 3).mean())
+    assert means == sorted(means)
+    assert (exact.mean() - means[-1]).abs() < 0.02
+
+
+def test_the_exact_posterior_has_equal_weights(linear_gaussian: LinearGaussian):
+    mean, covariance = linear_gaussian.exact_posterior(X)
+    lower = torch.linalg.cholesky(covariance)
+    context = torch.cat(
+        [mean, lower.diagonal().log().expand(3, -1), lower[1:, :1].expand(3, -1)], -1
+    )
+    estimator = ImportanceSampling(num_samples=64)
+    log_px, stats = estimator(linear_gaussian, gaussian(2, covariance="full"), X, context)
+    torch.testing.assert_close(log_px.value, linear_gaussian.log_px(X))
+    torch.testing.assert_close(stats["ess"].value, torch.full((3,), 64.0).double())
+
+
+def test_chunks_change_nothing_but_rounding(linear_gaussian: LinearGaussian):
+    """Statistics of chunks add up to those of the whole, computed directly in the test."""
+    log_w = []
+    posterior = gaussian(2)
+
+    torch.manual_seed(2)
+    estimate = ImportanceSampling(num_samples=50, chunk_size=21)(
+        linear_gaussian, posterior, X, CONTEXT
+    )
+    torch.manual_seed(2)
+    for size in (7,) * 7 + (1,):
+        stage = posterior(CONTEXT, linear_gaussian.log_joint(X), size)
+        log_w.append(linear_gaussian.log_joint(X)(stage.state.z) - stage.log_q)
+    w = torch.cat(log_w)
+    torch.testing.assert_close(estimate.log_px.value, w.logsumexp(0) - math.log(50))
+    torch.testing.assert_close(estimate.stats["elbo"].value, w.mean(0))
+    torch.testing.assert_close(estimate.stats["elbo"].standard_error, w.std(0) / math.sqrt(50))
+    weights = w.exp()
+    relative = weights.std(0) / weights.mean(0) / math.sqrt(50)
+    torch.testing.assert_close(estimate.log_px.standard_error, relative)
+    torch.testing.assert_close(
+        estimate.stats["ess"].value, weights.sum(0).square() / weights.square().sum(0)
+    )
+
+
+def test_standard_error_covers(linear_gaussian: LinearGaussian):
+    """95 % intervals hold the truth in about 95 % of 600 repetitions (binomial 5 sigma)."""
+    repeats = 600
+    x, context = X[:1].repeat(repeats, 1, 1, 1), CONTEXT[:1].repeat(repeats, 1)
+    estimate = ImportanceSampling(num_samples=2000, chunk_size=600_000)(
+        linear_gaussian, gaussian(2), x, context
+    )
+    exact = linear_gaussian.log_px(X[:1])
+    inside = (estimate.log_px.value - exact).abs() < 1.96 * estimate.log_px.standard_error
+    assert abs(inside.double().mean().item() - 0.95) < 5 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_one_sample_has_no_error_bar(linear_gaussian: LinearGaussian):
+    estimate = ImportanceSampling(num_samples=1)(linear_gaussian, gaussian(2), X, CONTEXT)
+    assert estimate.log_px.standard_error.isnan().all()
+    assert estimate.log_px.value.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.9])
+def test_k_hat_recovers_a_pareto_tail(shape):
+    """Weights u^-k have a generalised Pareto tail of shape k; the fit's error is about 0.1."""
+    u = torch.rand(20_000, 4, dtype=torch.float64)
+    k_hat = pareto_k_hat(-shape * u.log())
+    assert ((k_hat - shape).abs() < 0.2).all()
+
+
+def test_k_hat_of_constant_or_few_weights_is_nan():
+    assert pareto_k_hat(torch.zeros(100, 1)).isnan().all()
+    assert pareto_k_hat(torch.randn(10, 1)).isnan().all()
