@@ -1,0 +1,1 @@
+"""Data sets: every module here is imported when the registry is first read."""

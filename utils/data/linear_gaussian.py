@@ -1,0 +1,90 @@
+"""Synthetic data of which every density is known."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from utils.data.base import Data, Dataset, datasets
+from utils.seeding import derive
+from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class GroundTruth(NamedTuple):
+    """What generates the data: ``weight`` (dim, latent_dim), ``mean`` (dim,), both float64."""
+
+    weight: Tensor
+    mean: Tensor
+
+
+def ground_truth(dim: int, latent_dim: int, data_seed: int = 0) -> GroundTruth:
+    """Draw weight entries from N(0, 1 / latent_dim) and mean entries from N(0, 1).
+
+    So W z has unit variance a coordinate, whatever the latent dimension.
+    """
+    generator = _generator(data_seed, "truth")
+    weight = _randn(dim, latent_dim, generator=generator) / latent_dim**0.5
+    return GroundTruth(weight, _randn(dim, generator=generator))
+
+
+@datasets.register("linear_gaussian")
+class LinearGaussian(Dataset):
+    """Synthetic data x = W z + mean + noise_scale ε with z, ε ~ N(0, I); x (1, 1, dim).
+
+    log p(x) = log N(x; mean, W Wᵀ + noise_scale² I), with W and mean from ``ground_truth``. Unlike
+    images, x is not confined to [0, 1]. Everything is fixed by ``data_seed``, each split on its
+    own: more training data leaves the test data as it is.
+    """
+
+    name = "linear_gaussian"
+
+    def __init__(
+        self,
+        *,
+        dim: PositiveInt = 8,
+        latent_dim: PositiveInt = 2,
+        noise_scale: PositiveFloat = 0.5,
+        num_train: PositiveInt = 1000,
+        num_validation: NonNegativeInt = 200,
+        num_test: NonNegativeInt = 200,
+        data_seed: int = 0,
+    ) -> None:
+        positive = {"dim": dim, "latent_dim": latent_dim, "num_train": num_train}
+        for option, value in {**positive, "noise_scale": noise_scale}.items():
+            if value <= 0:
+                raise ValueError(f"`{option}` must be greater than 0; got {value}")
+        for option, value in {"num_validation": num_validation, "num_test": num_test}.items():
+            if value < 0:
+                raise ValueError(f"`{option}` must be at least 0; got {value}")
+        self.truth = ground_truth(dim, latent_dim, data_seed)
+        self.noise_scale = noise_scale
+        self.data_seed = data_seed
+        self._sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+
+    def load(self) -> Data:
+        """Draw the splits; one of size 0 is left out."""
+        splits = {name: self._draw(name, size) for name, size in self._sizes.items() if size > 0}
+        content = hashlib.sha256()
+        for x in splits.values():
+            content.update(x.numpy().data)
+        return Data(splits, "none", content.hexdigest())
+
+    def _draw(self, split: str, size: int) -> Tensor:
+        weight, mean = self.truth
+        generator = _generator(self.data_seed, split)
+        z = _randn(size, weight.shape[1], generator=generator)
+        noise = _randn(size, weight.shape[0], generator=generator)
+        x = z @ weight.T + mean + self.noise_scale * noise  # (N, dim)
+        return x.float().view(size, 1, 1, -1)
+
+
+def _generator(data_seed: int, part: str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive(data_seed, "linear_gaussian", part))
+
+
+def _randn(*shape: int, generator: torch.Generator) -> Tensor:
+    # In float64, so that what another machine's vector units round otherwise is rounded off.
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
