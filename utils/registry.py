@@ -186,7 +186,7 @@ def _entry(name: str, factory: Callable[..., T]) -> Entry[T]:
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             options.append(Option(parameter.name, hints[parameter.name], parameter.default))
-        else:
+        elif parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             sizes.append(parameter.name)
     return Entry(name, factory, tuple(sizes), tuple(options))
 

@@ -1,0 +1,104 @@
+"""What a person sees while a run goes on: messages and progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Advance(Protocol):
+    """Tells a progress display how far the work is."""
+
+    def __call__(self, completed: float, text: str = "") -> None:
+        """``completed`` of the total is done; ``text`` is shown beside it."""
+
+
+class Console:
+    """Messages by verbosity: -1 quiet (errors and warnings), 0 normal, 1 verbose."""
+
+    def __init__(self, verbosity: int = 0, plain_interval: float = 15.0) -> None:
+        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._verbosity = verbosity
+        self._plain_interval = plain_interval
+
+    def info(self, message: str) -> None:
+        """Say something that most people want to know."""
+        if self._verbosity >= 0:
+            self._rich.print(message, markup=False)
+
+    def detail(self, message: str) -> None:
+        """Say something for -v."""
+        if self._verbosity >= 1:
+            self._rich.print(message, markup=False, style="dim")
+
+    def warn(self, message: str) -> None:
+        """Say what went wrong without ending the run."""
+        self._rich.print(f"warning: {message}", markup=False, style="yellow")
+
+    def error(self, message: str) -> None:
+        """Say why the run ended."""
+        self._rich.print(message, markup=False, style="red")
+
+    @contextmanager
+    def progress(self, title: str, total: float, completed: float = 0) -> Iterator[Advance]:
+        """A live bar with ETA on a terminal; elsewhere a plain line now and then."""
+        if self._verbosity < 0:
+            yield lambda completed, text="": None
+        elif self._rich.is_terminal:
+            with self._bar() as bar:
+                task = bar.add_task(title, total=total, text="")
+                bar.update(task, completed=completed)
+                yield lambda completed, text="": bar.update(task, completed=completed, text=text)
+        else:
+            yield self._plain(title, total, completed)
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self._rich,
+            refresh_per_second=4,
+        )
+
+    def _plain(self, title: str, total: float, start: float) -> Advance:
+        begin = last = time.monotonic()
+
+        def advance(completed: float, text: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < self._plain_interval and completed < total:
+                return
+            last = now
+            rate = (completed - start) / max(now - begin, 1e-9)
+            eta = _duration((total - completed) / rate) if rate > 0 else "?"
+            elapsed = _duration(now - begin)
+            line = f"{title} {completed:g}/{total:g}  elapsed {elapsed}  ETA {eta}  {text}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
+
+        return advance
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
