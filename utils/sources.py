@@ -1,0 +1,235 @@
+"""YAML as people expect it, each value with the place where it was written.
+
+The scalars are those of YAML 1.2's core schema, decimal only: ``1e-3`` is a number; ``on``,
+``yes``, ``2024-01-01``, ``1:30``, ``0o17`` and ``1_000`` are strings; ``010`` is ten. A mapping's
+keys are strings, written once and without dots (a dotted key is what ``-set`` takes). Aliases
+(``*anchor``) work; merge keys (``<<``) are refused, for ``include`` does their work.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands in a configuration: keys of mappings, indices of lists."""
+
+
+class Origin(NamedTuple):
+    """Where a value was written: a file (with its line), ``-set`` or ``default``."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+DEFAULT = Origin("default")
+ASSIGNED = Origin("-set")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a configuration, and where."""
+
+    origin: Origin
+    message: str
+
+
+class ConfigError(ValueError):
+    """All that is wrong with a configuration, one line a problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = [f"  {problem.origin}: {problem.message}" for problem in self.problems]
+        super().__init__("\n".join([f"config error ({len(lines)}):", *lines]))
+
+
+class Parsed(NamedTuple):
+    """Plain data (dicts, lists, scalars) and the origin of every value in it, by its path."""
+
+    value: Any
+    origins: dict[KeyPath, Origin]
+
+
+def show_path(path: KeyPath) -> str:
+    """A path as people write it, in backquotes: `posterior.transitions[1].num_layers`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return f"`{text.removeprefix('.')}`" if path else "the top level"
+
+
+def parse(text: str, source: Origin) -> Parsed | None:
+    """Parse one YAML document; None when it holds nothing.
+
+    A ``source`` with a line number counts lines from there (give a file's first line); one
+    without stands for every value as it is.
+
+    Raises ConfigError: syntax, duplicate or odd keys, tags and numbers that mean nothing here.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _error(source, mark.line if mark else 0, _syntax(error)) from None
+    except yaml.reader.ReaderError as error:
+        message = f"the character {chr(error.character)!a} is not allowed in YAML"
+        raise _error(source, text.count("\n", 0, error.position), message) from None
+    if node is None:
+        return None
+    builder = _Builder(source)
+    value = builder.build(node, (), node)
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    return Parsed(value, builder.origins)
+
+
+def flow(value: Any) -> str:
+    """A value in one line of YAML, which ``parse`` reads back as it was."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    text = _dump(value)
+    reread = None if "\n" in text else parse(text, DEFAULT)
+    if reread is None or repr(reread.value) != repr([value]):
+        text = _dump(value, default_style='"')  # "1e-3", a string to YAML 1.1; several lines
+    return text.removeprefix("[").removesuffix("]")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own declaration)
+
+
+_PREFIX = "tag:yaml.org,2002:"
+_TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
+_NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+for _tag, _pattern in {
+    "null": r"~|null|Null|NULL|",
+    "bool": "|".join(_TRUE + _FALSE),
+    "int": r"[-+]?[0-9]+",  # before float, whose pattern it also fits
+    "float": rf"{_NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(rf"(?:{_pattern})\Z"), None)
+
+
+def _to_float(text: str) -> float:
+    return float(re.sub(r"\.(inf|nan)\Z", r"\1", text.lower()))
+
+
+_SCALARS: dict[str, Any] = {
+    _PREFIX + "null": lambda text: None,
+    _PREFIX + "bool": {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}.__getitem__,
+    _PREFIX + "int": int,
+    _PREFIX + "float": _to_float,
+    _PREFIX + "str": str,
+}
+
+
+class _Builder:
+    """Turns a graph of YAML nodes into plain data, noting origins and problems on the way."""
+
+    def __init__(self, source: Origin) -> None:
+        self.source = source
+        self.origins: dict[KeyPath, Origin] = {}
+        self.problems: list[Problem] = []
+        self._open: list[yaml.Node] = []
+
+    def build(self, node: yaml.Node, path: KeyPath, place: yaml.Node) -> Any:
+        """The value of ``node``, whose origin is the line of ``place`` (its key, if it has one).
+
+        An alias is the anchor's node once more, so a node inside itself is an endless value.
+        """
+        self.origins[path] = _origin(self.source, place.start_mark.line)
+        if any(node is outer for outer in self._open):
+            self._complain(place, f"{show_path(path)} contains itself (an alias to its parent)")
+            return None
+        self._open.append(node)
+        try:
+            if isinstance(node, yaml.ScalarNode):
+                return self._scalar(node, path)
+            if node.tag not in (_PREFIX + "map", _PREFIX + "seq"):
+                self._complain(node, f"{show_path(path)}: the tag {_short(node.tag)} is unknown")
+            elif isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            else:
+                return [self.build(n, (*path, i), n) for i, n in enumerate(node.value)]
+        finally:
+            self._open.pop()
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        try:
+            node.value.encode()  # an escape such as "\ud800" is half a character
+            return _SCALARS[node.tag](node.value)
+        except KeyError:  # an unknown tag, or !!bool with another word
+            message = f"{node.value!a} with the tag {_short(node.tag)} means nothing here"
+        except ValueError as error:
+            message = f"{node.value[:40]!a} cannot be read ({error})"
+        self._complain(node, f"{show_path(path)}: {message}")
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = key_node.value
+            if reason := _odd_key(key_node):
+                self._complain(key_node, reason)
+            elif key in lines:
+                shown = show_path((*path, key))
+                self._complain(key_node, f"duplicate key {shown}, first on line {lines[key]}")
+            else:
+                lines[key] = line
+                result[key] = self.build(value_node, (*path, key), key_node)
+        return result
+
+    def _complain(self, node: yaml.Node, message: str) -> None:
+        origin = _origin(self.source, node.start_mark.line)
+        self.problems.append(Problem(origin, message))
+
+
+def _odd_key(node: yaml.Node) -> str | None:
+    """What is wrong with a mapping's key, if anything is."""
+    if not isinstance(node, yaml.ScalarNode):
+        return "a key must be a string; got a list or a mapping"
+    if node.tag != _PREFIX + "str":
+        return f"a key must be a string; got {node.value or 'null'}. Put it in quotes"
+    if node.value == "<<":
+        return "merge keys (`<<`) are not supported; use `include`"
+    if "." in node.value:
+        first, rest = node.value.split(".", 1)
+        return f"the key `{node.value}` holds a dot; nest it: `{first}: {{{rest}: ...}}`"
+    return None
+
+
+def _origin(source: Origin, line: int) -> Origin:
+    return source if source.line is None else source._replace(line=source.line + line)
+
+
+def _error(source: Origin, line: int, message: str) -> ConfigError:
+    return ConfigError([Problem(_origin(source, line), message)])
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    message = f"YAML syntax: {error.problem}"
+    if error.context:
+        message += f" {error.context}" if error.context.startswith("while") else ""
+    if "'\\t'" in message:
+        message += "; indent with spaces, not tabs"
+    return message
+
+
+def _short(tag: str) -> str:
+    return tag.replace(_PREFIX, "!!")
+
+
+def _dump(value: Any, **style: Any) -> str:
+    """``[value]``: what is plain inside brackets is plain everywhere."""
+    text: str = yaml.safe_dump(
+        [value], default_flow_style=True, allow_unicode=True, width=math.inf, **style
+    )
+    return text.rstrip("\n")

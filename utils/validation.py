@@ -1,0 +1,270 @@
+"""From merged plain data to an instance of a schema, or to all that is wrong with it at once.
+
+A schema is a frozen dataclass of numbers, strings, ``Literal``, lists, mappings, further
+dataclasses and components (``Annotated[X, registry]``). Types are strict: ``"3"`` and ``3.0`` are
+no integers, ``true`` is no number; an integer does where a float is wanted, and so do ``.inf`` and
+``.nan`` unless a bound excludes them. Unknown keys are errors everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from utils.config import Layer
+from utils.registry import Entry, Registry
+from utils.sources import DEFAULT, ConfigError, KeyPath, Origin, Problem, flow, show_path
+
+T = TypeVar("T")
+
+
+def validate(schema: type[T], merged: Layer) -> T:
+    """Make ``merged`` an instance of the dataclass ``schema``.
+
+    Raises ConfigError with every problem, ordered by file and line.
+    """
+    # In a tuple, for pydantic hands a config on to a standard dataclass only from outside; built
+    # on each call, for registries may have grown.
+    alone = tuple[schema]  # type: ignore[valid-type]
+    adapter = TypeAdapter(alone, config=ConfigDict(extra="forbid"))
+    try:
+        (instance,) = adapter.validate_json(json.dumps([merged.data]), strict=True)
+    except ValidationError as error:
+        raise ConfigError(_problems(error.errors(), schema, merged)) from None
+    return instance
+
+
+class _Fault(NamedTuple):
+    """One of pydantic's errors in the user's terms.
+
+    ``message`` is complete, or it is empty and the value at ``path`` must be ``wanted`` instead.
+    """
+
+    path: KeyPath
+    message: str = ""
+    wanted: str = ""
+    hint: str = ""
+    value: Any = None
+
+
+class _Place(NamedTuple):
+    """A place in the schema: its path for the user, and what may stand there."""
+
+    path: KeyPath
+    alternatives: Sequence[Any]
+
+
+def _problems(errors: Iterable[Any], schema: type, merged: Layer) -> list[Problem]:
+    faults = [_fault(error, error["loc"][1:], schema) for error in errors]
+    groups: dict[KeyPath, list[_Fault]] = {}
+    for fault in faults:
+        # Of several alternatives the one whose inside is at fault is the one that was meant.
+        if fault.message or not any(_is_inside(other.path, fault.path) for other in faults):
+            groups.setdefault(fault.path, []).append(fault)
+    problems = [
+        Problem(_origin(path, merged), message)
+        for path, group in groups.items()
+        for message in _messages(group)
+    ]
+    order = {source: rank for rank, source in enumerate(merged.sources)}
+    return sorted(problems, key=lambda p: (order.get(p.origin.source, 0), p.origin.line or 0))
+
+
+def _messages(group: Sequence[_Fault]) -> list[str]:
+    """The complete messages of faults at one path, what is wanted instead joined to one more."""
+    messages = [fault.message for fault in group if fault.message]
+    wanting = [fault for fault in group if not fault.message]
+    if wanting:
+        wanted = " or ".join(dict.fromkeys(fault.wanted for fault in wanting))
+        hints = "".join(dict.fromkeys(fault.hint for fault in wanting))
+        path, got = show_path(group[0].path), _show_value(wanting[0].value)
+        messages.append(f"{path} must be {wanted}; got {got}{hints}")
+    return messages
+
+
+def _origin(path: KeyPath, merged: Layer) -> Origin:
+    """Where the value at ``path`` was written or, if it was not, the mapping around it."""
+    while path and path not in merged.origins:
+        path = path[:-1]
+    return merged.origins.get(path, DEFAULT)
+
+
+def _is_inside(inner: KeyPath, outer: KeyPath) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+# --- what pydantic's errors mean -----------------------------------------------------------------
+
+_WANTED = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "none_required": "null",
+}
+
+
+def _fault(error: Mapping[str, Any], location: Sequence[Any], schema: type) -> _Fault:
+    kind, value = error["type"], error["input"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return _unknown_key(_follow(schema, location[:-1]), location[-1])
+    path, alternatives = _follow(schema, location)
+    if kind == "missing":
+        return _Fault(path, f"missing required key {show_path(path)}")
+    names = [
+        name for option in alternatives if isinstance(option, Registry) for name in option.names()
+    ]
+    if kind == "union_tag_not_found":
+        path = (*path, "name")
+        return _Fault(path, f"missing required key {show_path(path)}; it must be {_one_of(names)}")
+    if kind == "union_tag_invalid":
+        return _choice((*path, "name"), names, value["name"])
+    if kind == "literal_error":
+        literals = [option for option in alternatives if typing.get_origin(option) is Literal]
+        choices = [_show_word(choice) for option in literals for choice in typing.get_args(option)]
+        return _choice(path, choices, value)
+    if kind == "dict_type" and names:
+        return _not_a_component(path, names, value)
+    wanted = _WANTED.get(kind) or error["msg"].removeprefix("Input should be ")
+    if kind not in _WANTED and wanted == error["msg"]:
+        return _Fault(path, f"{show_path(path)}: {error['msg'].removeprefix('Value error, ')}")
+    return _Fault(path, wanted=wanted, value=value)
+
+
+def _unknown_key(mapping: _Place, key: str) -> _Fault:
+    path = (*mapping.path, key)
+    valid = [name for option in mapping.alternatives for name in _keys(option)]
+    if near := _nearest(key, valid):
+        hint = f"Did you mean {show_path((*mapping.path, near))}?"
+    else:
+        hint = f"Valid keys: {_shorten(valid)}"
+    return _Fault(path, f"unknown key {show_path(path)}. {hint}")
+
+
+def _choice(path: KeyPath, choices: Sequence[str], value: Any) -> _Fault:
+    near = _nearest(value, choices)
+    hint = f". Did you mean {near!r}?" if near else ""
+    return _Fault(path, wanted=_one_of(choices), hint=hint, value=value)
+
+
+def _not_a_component(path: KeyPath, names: Sequence[str], value: Any) -> _Fault:
+    """Something else stands where a component should: most often its bare name."""
+    component = f"{{name: {_nearest(value, names) or '...'}}}"
+    key = "" if isinstance(path[-1], int) else f"{path[-1]}: "
+    wanted = f"a mapping whose `name` is {_one_of(names)}"
+    return _Fault(path, wanted=wanted, hint=f". Write `{key}{component}`", value=value)
+
+
+# --- where in the schema -------------------------------------------------------------------------
+
+
+def _follow(schema: type, location: Sequence[Any]) -> _Place:
+    """Walk the schema along pydantic's location.
+
+    It holds more than the user's path: a component's name after its place, and a label after a
+    place where one of several alternatives may stand.
+    """
+    path: KeyPath = ()
+    alternatives: Sequence[Any] = [schema]
+    rest = list(location)
+    while rest:
+        if len(alternatives) > 1:
+            del rest[0]
+            if not rest:
+                break
+        key = rest.pop(0)
+        entered, inside = _enter(alternatives, key)
+        alternatives = inside
+        if not isinstance(entered, Registry):
+            path = (*path, key)
+    return _Place(path, alternatives)
+
+
+def _enter(alternatives: Sequence[Any], key: Any) -> tuple[Any, Sequence[Any]]:
+    """The alternative that has something under ``key``, and what may stand there."""
+    for option in alternatives:
+        if inside := _inside(option, key):
+            return option, inside
+    return None, ()
+
+
+def _inside(option: Any, key: Any) -> Sequence[Any]:
+    if isinstance(option, Registry):
+        return [option[key]] if key in option.names() else []
+    if isinstance(option, Entry):
+        return [a for o in option.options if o.name == key for a in _alternatives(o.annotation)]
+    if dataclasses.is_dataclass(option):
+        hints = typing.get_type_hints(option, include_extras=True)
+        return _alternatives(hints[key]) if key in hints else []
+    arguments = [argument for argument in typing.get_args(option) if argument is not Ellipsis]
+    if typing.get_origin(option) is Literal or not arguments:
+        return []
+    index = key if isinstance(key, int) and key < len(arguments) else -1  # list[X]: X; dict: X
+    return _alternatives(arguments[index])
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """What may stand there: registries for components, types for the rest; null left out."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        registries = [item for item in arguments[1:] if isinstance(item, Registry)]
+        return registries or _alternatives(arguments[0])
+    if origin in (Union, types.UnionType):
+        members = [member for member in arguments if member is not types.NoneType]
+        return [option for member in members for option in _alternatives(member)]
+    return [annotation]
+
+
+def _keys(option: Any) -> list[str]:
+    if isinstance(option, Entry):
+        return ["name", *(o.name for o in option.options)]
+    if dataclasses.is_dataclass(option):
+        return [field.name for field in dataclasses.fields(option) if field.init]
+    return []
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+_MAX_LISTED = 100  # characters of a list of valid words: a line of an error is to be read
+_MAX_SHOWN = 60  # characters of a bad value
+
+
+def _nearest(word: Any, words: Sequence[str]) -> str | None:
+    """The one of ``words`` that a misspelt ``word`` was meant to be, if one is near."""
+    folded = {known.casefold(): known for known in words}
+    near = difflib.get_close_matches(str(word).casefold(), folded, n=1)
+    return folded[near[0]] if near else None
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"one of {_shorten(words)}"
+
+
+def _shorten(words: Sequence[str]) -> str:
+    text = ", ".join(words)
+    if len(text) <= _MAX_LISTED:
+        return text
+    return text[:_MAX_LISTED].rpartition(",")[0] + ", ..."
+
+
+def _show_word(value: Any) -> str:
+    return value if isinstance(value, str) else _show_value(value)
+
+
+def _show_value(value: Any) -> str:
+    """A value as it stands in YAML, or nearly; long ones are cut."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    text = repr(value) if isinstance(value, str) else flow(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
