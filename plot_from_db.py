@@ -1,0 +1,251 @@
+"""Lists, tables and learning curves out of the results database."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from utils.cli import Parser, add_option, parse
+from utils.results.folder import results_root
+
+if TYPE_CHECKING:
+    from utils.results.database import ResultsDatabase
+
+EXAMPLES = """\
+examples:
+  python plot_from_db.py table -experiment quickstart --format markdown
+  python plot_from_db.py curves -experiment quickstart --output curves.png
+
+Reads the results database. Results go to stdout, messages to stderr. Every option may be written
+with one dash or two. `plot_from_db.py COMMAND --help` tells a command's options.
+"""
+
+
+class Command(NamedTuple):
+    """A subcommand: what it says of itself, what it does, what adds its own options."""
+
+    name: str
+    summary: str
+    run: Callable[[argparse.Namespace], None]
+    options: tuple[Callable[[Parser], None], ...]
+
+
+# pandas, matplotlib and SQLAlchemy are imported where they are used, so that help answers at once.
+
+
+def list_runs(arguments: argparse.Namespace) -> None:
+    """Print one line a run."""
+    from utils.reporting import listing, queries, tables
+
+    runs = queries.load_runs(_database(arguments), arguments.experiment)
+    table = listing.run_table(runs, datetime.now(UTC))
+    _write(tables.FORMATS[arguments.format](table), arguments.output)
+
+
+def export_metrics(arguments: argparse.Namespace) -> None:
+    """Print metrics as CSV."""
+    from utils.reporting import queries
+
+    database = _database(arguments)
+    runs = queries.load_runs(database, arguments.experiment)
+    runs = queries.choose(runs, "id", arguments.run)
+    metrics = queries.load_metrics(database, runs, arguments.name)
+    metrics = queries.choose(metrics, "split", arguments.split)
+    described = runs[["id", "experiment", "hash", "seed", "posterior", "loss", "status"]]
+    frame = described.rename(columns={"id": "run"}).merge(metrics, on="run")
+    _write(frame.to_csv(index=False, na_rep="nan", lineterminator="\n"), arguments.output)
+
+
+def draw_curves(arguments: argparse.Namespace) -> None:
+    """Write a figure of metrics over epochs."""
+    from utils.reporting import curves, queries
+
+    curves.check_suffix(arguments.output)
+    database = _database(arguments)
+    runs = queries.load_runs(database, arguments.experiment)
+    runs = runs if arguments.all else queries.finished(runs)
+    metrics = queries.load_metrics(database, runs, arguments.name or ["bound"])
+    metrics = queries.choose(metrics, "split", arguments.split)
+    curves.save_figure(curves.curve_figure(metrics, runs), arguments.output)
+    _say(f"wrote {arguments.output}")
+
+
+def make_table(arguments: argparse.Namespace) -> None:
+    """Print estimates, mean ± standard error over seeds."""
+    from utils.reporting import queries, summary, tables
+
+    database = _database(arguments)
+    runs = queries.load_runs(database, arguments.experiment)
+    runs = runs if arguments.all else queries.finished(runs)
+    summaries = queries.load_summaries(database, runs)
+    summaries = queries.choose(summaries, "split", arguments.split)
+    names = arguments.name or summary.default_names(summaries)
+    chosen = queries.choose(summaries, "name", names)
+    left_out = sorted(set(summaries["name"]) - set(chosen["name"]))
+    for_programs = arguments.format == "csv"
+    table = summary.estimate_table(chosen, runs, digits=arguments.digits, with_hash=for_programs)
+    _write(tables.FORMATS[arguments.format](table), arguments.output)
+    if for_programs:
+        _say("\n".join(table.caption))
+    if left_out:
+        _say(f"not shown: {', '.join(left_out)} (-name)")
+
+
+def rebuild(arguments: argparse.Namespace) -> None:
+    """Make the database out of the run folders."""
+    from utils.results.database import DatabaseError, ResultsDatabase, database_url
+
+    root = results_root(arguments.results)
+    if not (root / "runs").is_dir():
+        raise DatabaseError(f"there are no run folders in {root / 'runs'}")
+    database = ResultsDatabase(database_url(root, arguments.db))
+    rebuilt = database.rebuild(root)
+    for reason in rebuilt.skipped:
+        _say(f"skipped: {reason}")
+    _say(f"{len(rebuilt.imported)} runs from {root / 'runs'} are in {database.url!r}")
+
+
+def _experiment(parser: Parser) -> None:
+    text = "only these experiments"
+    add_option(parser, "experiment", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def _run(parser: Parser) -> None:
+    add_option(parser, "run", nargs="+", default=[], metavar="ID", help="only these runs")
+
+
+def _name(parser: Parser) -> None:
+    text = "only these names (default: all metrics; curves: bound; table: elbo and log_px)"
+    add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def _split(parser: Parser) -> None:
+    add_option(parser, "split", nargs="+", default=[], metavar="SPLIT", help="only these splits")
+
+
+def _all(parser: Parser) -> None:
+    add_option(parser, "all", action="store_true", help="also runs that are not finished")
+
+
+def _format(default: str) -> Callable[[Parser], None]:
+    def add(parser: Parser) -> None:
+        text = f"how to write it (default: {default}); LaTeX has the best of each column in bold"
+        choices = ("text", "markdown", "latex", "csv")
+        add_option(parser, "format", choices=choices, default=default, help=text)
+
+    return add
+
+
+def _digits(parser: Parser) -> None:
+    text = "decimals shown (default: 2)"
+    choices = range(10)
+    add_option(parser, "digits", type=int, choices=choices, default=2, metavar="N", help=text)
+
+
+def _output(parser: Parser) -> None:
+    add_option(parser, "output", type=Path, metavar="FILE", help="write here, not to stdout")
+
+
+def _figure(parser: Parser) -> None:
+    text = "where to write the figure: .png, .pdf or .svg"
+    add_option(parser, "output", type=Path, required=True, metavar="FILE", help=text)
+
+
+def _place(parser: Parser) -> None:
+    group = parser.add_argument_group("where the results are")
+    text = "the results folder (default: $VI_RESULTS, else results)"
+    add_option(group, "results", metavar="DIR", help=text)
+    text = "the database, an SQLAlchemy URL (default: results.sqlite in the results folder)"
+    add_option(group, "db", metavar="URL", help=text)
+
+
+COMMANDS = (
+    Command("runs", "list the runs", list_runs, (_experiment, _format("text"), _output)),
+    Command(
+        "metrics",
+        "export metrics as CSV",
+        export_metrics,
+        (_experiment, _run, _name, _split, _output),
+    ),
+    Command(
+        "curves",
+        "draw learning curves, mean ± standard error over seeds",
+        draw_curves,
+        (_experiment, _name, _split, _all, _figure),
+    ),
+    Command(
+        "table",
+        "tabulate estimates, mean ± standard error over seeds",
+        make_table,
+        (_experiment, _name, _split, _all, _digits, _format("markdown"), _output),
+    ),
+    Command("rebuild", "make the database out of the run folders", rebuild, ()),
+)
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    usage = "%(prog)s COMMAND [options]"
+    parser = Parser(prog="plot_from_db.py", usage=usage, description=EXAMPLES)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog=parser.prog
+    )
+    for command in COMMANDS:
+        child = commands.add_parser(
+            command.name, help=command.summary, description=command.summary
+        )
+        for add in (*command.options, _place):
+            add(child)
+        child.set_defaults(run_command=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 usage or nothing to show."""
+    arguments = parse(build_parser(), argv)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from utils.reporting import ReportError
+    from utils.results.database import DatabaseError, first_line
+
+    try:
+        arguments.run_command(arguments)
+        sys.stdout.flush()
+    except (ReportError, DatabaseError) as error:
+        _say(f"plot_from_db.py: error: {error}")
+        return 2
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (SQLAlchemyError, OSError) as error:
+        _say(f"plot_from_db.py: error: {first_line(error)}")
+        return 1
+    return 0
+
+
+def _database(arguments: argparse.Namespace) -> ResultsDatabase:
+    from utils.results.database import ResultsDatabase, database_url
+
+    return ResultsDatabase(
+        database_url(results_root(arguments.results), arguments.db), create=False
+    )
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+        _say(f"wrote {output}")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The list of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from utils.reporting.tables import Heading, Table, Text
+
+DESCRIBED = ("id", "experiment", "posterior", "loss", "dataset")
+SILENCE = timedelta(minutes=5)  # ten heartbeats
+
+
+def shown_status(status: str, heartbeat: str, now: datetime) -> str:
+    """The status; ``lost`` for a run that says it is running but has not been heard of lately."""
+    if status != "running":
+        return status
+    heard = datetime.fromisoformat(heartbeat) if heartbeat else datetime.min.replace(tzinfo=UTC)
+    return "lost" if now - heard > SILENCE else status
+
+
+def run_table(runs: pd.DataFrame, now: datetime) -> Table:
+    """One row a run; times in UTC."""
+    headings = [Heading(label) for label in (*DESCRIBED, "seed", "status", "started", "wall time")]
+    return Table(headings, [_row(run, now) for run in runs.to_dict("records")])
+
+
+def _row(run: Mapping[Any, Any], now: datetime) -> list[Text]:
+    texts = [
+        *(run[name] for name in DESCRIBED),
+        str(run["seed"]),
+        shown_status(run["status"], run["heartbeat"], now),
+        run["started"].removesuffix("+00:00"),
+        "" if pd.isna(run["wall_seconds"]) else str(timedelta(seconds=round(run["wall_seconds"]))),
+    ]
+    return [Text(text) for text in texts]

@@ -1,0 +1,104 @@
+"""What reports are made of, as data frames: runs, metrics, summaries of estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Select, select
+
+from utils.cli import did_you_mean
+from utils.reporting import ReportError
+from utils.results import schema, views
+from utils.results.database import ResultsDatabase
+
+
+def load_runs(database: ResultsDatabase, experiments: Sequence[str] = ()) -> pd.DataFrame:
+    """The table ``runs``, of all or the given experiments, by experiment, hash and seed.
+
+    Raises ReportError when there are no runs, or none of an experiment.
+    """
+    c = schema.runs.c
+    runs = _frame(database, select(schema.runs).order_by(c.experiment, c.hash, c.seed))
+    if runs.empty:
+        raise ReportError(
+            f"the results database {database.url!r} is empty; `python main.py -config FILE` "
+            "makes a run, `python plot_from_db.py rebuild` takes in the folders of earlier ones"
+        )
+    return choose(runs, "experiment", experiments)
+
+
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """The finished ones. Raises ReportError, saying what the others are, when there are none."""
+    chosen = runs[runs["status"] == "finished"]
+    if chosen.empty:
+        counts = runs["status"].value_counts()
+        others = ", ".join(f"{count} {status}" for status, count in counts.items())
+        raise ReportError(f"no run is finished ({others}); --all includes the others")
+    return chosen
+
+
+def load_metrics(
+    database: ResultsDatabase, runs: pd.DataFrame, names: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Metrics of ``runs`` (run, phase, step, split, name, value), all names or the given ones.
+
+    Raises ReportError when there are none.
+    """
+    table = schema.metrics
+    query = select(table).order_by(*table.primary_key)
+    metrics = _of_runs(_frame(database, _restricted(query, table, runs)), runs)
+    if metrics.empty:
+        raise ReportError(f"no metrics in {_count(runs)}")
+    return choose(metrics, "name", names)
+
+
+def load_summaries(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
+    """Estimates of ``runs``, averaged over data: the view ``run_estimates``.
+
+    Raises ReportError when there are none.
+    """
+    view = views.run_estimates
+    query = select(view).where(view.c.experiment.in_(runs["experiment"].unique().tolist()))
+    summaries = _of_runs(_frame(database, query), runs)
+    if summaries.empty:
+        raise ReportError(f"no estimates in {_count(runs)}")
+    return summaries
+
+
+def choose(frame: pd.DataFrame, column: str, wanted: Sequence[Any]) -> pd.DataFrame:
+    """Rows whose ``column`` is one of ``wanted``; all rows when nothing is wanted.
+
+    Raises ReportError, naming what there is, when one of ``wanted`` is not.
+    """
+    if not wanted:
+        return frame
+    present = sorted(frame[column].unique())
+    for value in wanted:
+        if value not in present:
+            raise ReportError(
+                f"no {column} '{value}' here; there is: {', '.join(present)}"
+                f"{did_you_mean(value, present)}"
+            )
+    return frame[frame[column].isin(wanted)]
+
+
+def _frame(database: ResultsDatabase, query: Select[Any]) -> pd.DataFrame:
+    columns = [column.name for column in query.selected_columns]
+    return pd.DataFrame(database.query(query), columns=columns)
+
+
+def _restricted(query: Select[Any], table: Any, runs: pd.DataFrame) -> Select[Any]:
+    """Let the database drop other experiments; a list of all run ids could be too long for it."""
+    experiments = runs["experiment"].unique().tolist()
+    of_experiment = select(schema.runs.c.id).where(schema.runs.c.experiment.in_(experiments))
+    return query.where(table.c.run.in_(of_experiment))
+
+
+def _of_runs(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["run"].isin(runs["id"])]
+
+
+def _count(runs: pd.DataFrame) -> str:
+    return "the one run chosen" if len(runs) == 1 else f"the {len(runs)} runs chosen"

@@ -1,0 +1,251 @@
+"""The run folder's part of the results: append-only CSV logs and an atomic status.json.
+
+The CSV files hold deterministic content only, so that a run that was cut off and resumed leaves
+the same bytes as one that was not. Times and memory stand in status.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from utils.results.records import Estimate, Link, Metric, RunRecord
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+
+
+class Column(NamedTuple):
+    """How a CSV column turns into a value and back."""
+
+    parse: Callable[[str], Any]
+    format: Callable[[Any], str]
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\r" in text:
+        raise ValueError(f"names in results must stand on one line; got {text!r}")
+    return text
+
+
+def _real(value: Any) -> str:
+    return repr(float(value))  # the shortest text that reads back as the same double
+
+
+TEXT = Column(str, _one_line)
+INTEGER = Column(int, lambda value: str(operator.index(value)))
+REAL = Column(float, _real)
+OPTIONAL_REAL = Column(
+    lambda text: float(text) if text else None,
+    lambda value: "" if value is None else _real(value),
+)
+
+METRIC_COLUMNS = {
+    "phase": TEXT,
+    "step": INTEGER,
+    "split": TEXT,
+    "name": TEXT,
+    "value": REAL,
+}
+ESTIMATE_COLUMNS = {
+    "phase": TEXT,
+    "estimator": TEXT,
+    "split": TEXT,
+    "datum": INTEGER,
+    "name": TEXT,
+    "value": REAL,
+    "standard_error": OPTIONAL_REAL,
+}
+LINK_COLUMNS = {"target": TEXT, "kind": TEXT}
+
+
+class CsvLog(Generic[Row]):
+    """A CSV file that grows by whole rows and can be cut back to an earlier size.
+
+    A process that dies while it writes leaves at most one torn line at the end; readers skip it
+    and the next ``append`` removes it.
+    """
+
+    def __init__(
+        self, path: Path, make_row: Callable[..., Row], columns: Mapping[str, Column]
+    ) -> None:
+        self.path = path
+        self._make_row = make_row
+        self._columns = columns
+
+    def append(self, rows: Iterable[Row]) -> list[Row]:
+        """Write ``rows`` at once and return them as they will be read back.
+
+        Raises ValueError for a text with a line break; OSError, naming the file, when it cannot
+        be written (the file then ends where it did before).
+        """
+        cells = [
+            [
+                column.format(value)
+                for column, value in zip(self._columns.values(), row, strict=True)
+            ]
+            for row in rows
+        ]
+        if cells:
+            self._write(cells)
+        return [self._parse(texts) for texts in cells]
+
+    def read(self) -> list[Row]:
+        """All complete rows; none when there is no file.
+
+        Raises ValueError, naming file and line, when the content is not what was written.
+        """
+        content = self._complete_lines().decode()
+        if not content:
+            return []
+        reader = csv.reader(io.StringIO(content, newline=""))
+        if next(reader) != list(self._columns):
+            raise ValueError(f"{self.path}:1: the header must be {','.join(self._columns)}")
+        rows = []
+        for texts in reader:
+            try:
+                rows.append(self._parse(texts))
+            except ValueError as error:
+                raise ValueError(f"{self.path}:{reader.line_num}: {error}") from error
+        return rows
+
+    def size(self) -> int:
+        """Bytes in the file now; 0 when there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def truncate(self, size: int) -> None:
+        """Cut the file back to ``size`` bytes.
+
+        Raises ValueError when the file is shorter or ``size`` is not the end of a row.
+        """
+        if size == 0 and not self.path.exists():
+            return
+        if size > self.size():
+            raise ValueError(
+                f"{self.path} has {self.size()} bytes, fewer than {size}: rows are lost"
+            )
+        with naming(self.path), self.path.open("rb+") as file:
+            file.seek(max(size - 1, 0))
+            if size > 0 and file.read(1) != b"\n":
+                raise ValueError(f"{self.path}: byte {size} is not the end of a row")
+            file.truncate(size)
+
+    def sync(self) -> None:
+        """Return when the content is on the disk, not just in the system's memory."""
+        if self.path.exists():
+            with naming(self.path), self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def _format(self, row: Row) -> list[str]:
+        columns = self._columns.values()
+        return [column.format(value) for column, value in zip(columns, row, strict=True)]
+
+    def _parse(self, texts: list[str]) -> Row:
+        columns = self._columns.values()
+        return self._make_row(*(c.parse(text) for c, text in zip(columns, texts, strict=True)))
+
+    def _complete_lines(self) -> bytes:
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return content[: content.rfind(b"\n") + 1]
+
+    def _write(self, cells: list[list[str]]) -> None:
+        with naming(self.path), self.path.open("ab", buffering=0) as file:
+            start = file.tell()
+            if start > 0 and not _ends_with_newline(self.path):
+                start = len(self._complete_lines())
+                file.truncate(start)
+            text = io.StringIO(newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerows([list(self._columns)] * (start == 0) + cells)
+            _write_all(file, text.getvalue().encode(), start)
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _write_all(file: io.FileIO, content: bytes, start: int) -> None:
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        with contextlib.suppress(OSError):  # a full disk can still give bytes back
+            file.truncate(start)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make an OSError of the block say which results file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot write results: {error.strerror}"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
+class RunFolder:
+    """A run's folder, ``results/runs/<id>/``: metrics, estimates, links and status."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.metrics = CsvLog(self.path / "metrics.csv", Metric, METRIC_COLUMNS)
+        self.estimates = CsvLog(self.path / "estimates.csv", Estimate, ESTIMATE_COLUMNS)
+        self.links = CsvLog(self.path / "links.csv", Link, LINK_COLUMNS)
+        self.status_path = self.path / "status.json"
+
+    @property
+    def _logs(self) -> tuple[CsvLog[Any], ...]:
+        return self.metrics, self.estimates, self.links
+
+    def create(self) -> None:
+        """Make the folder if it is not there. Raises OSError, naming it, when that fails."""
+        with naming(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def sync(self) -> None:
+        """Return when all rows are on the disk."""
+        for log in self._logs:
+            log.sync()
+
+    def write_status(self, record: RunRecord) -> None:
+        """Replace status.json as a whole: a reader sees the old one or the new one."""
+        content = json.dumps(record.as_row(), indent=2, default=str)
+        temporary = self.status_path.with_suffix(".json.tmp")
+        with naming(self.status_path):
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(content + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.status_path)
+
+    def read_status(self) -> RunRecord | None:
+        """The run's record; None when there is none yet.
+
+        Raises ValueError, naming the file, when it cannot be read.
+        """
+        if not self.status_path.exists():
+            return None
+        try:
+            return RunRecord.from_row(json.loads(self.status_path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.status_path} is no run's status: {error}") from error
+
+
+def results_root(given: str | None = None) -> Path:
+    """Where results live: as given, else $VI_RESULTS, else ``results``."""
+    return Path(given or os.environ.get("VI_RESULTS") or "results")
+
+
+def run_folders(root: Path) -> list[RunFolder]:
+    """The folders of all runs below a results root, sorted by name."""
+    return [RunFolder(path) for path in sorted((root / "runs").glob("*")) if path.is_dir()]

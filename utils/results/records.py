@@ -1,0 +1,102 @@
+"""The rows of the results: what the run folder and the database both hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
+
+
+class Metric(NamedTuple):
+    """One number of a phase ("train", ...) at a step (an epoch) on a split."""
+
+    phase: str
+    step: int
+    split: str
+    name: str
+    value: float
+
+
+class Estimate(NamedTuple):
+    """One number of an estimator for one datum; ``log_px`` and ``elbo`` in nats.
+
+    ``estimator`` names its settings too ("importance-5000"); ``standard_error`` is the
+    Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known).
+    """
+
+    phase: str
+    estimator: str
+    split: str
+    datum: int
+    name: str
+    value: float
+    standard_error: float | None = None
+
+
+class Link(NamedTuple):
+    """Points from a run to the run (its id) that it builds on, such as a trained model."""
+
+    target: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of one run; empty text and None stand for "not known (yet)".
+
+    ``hash`` is that of the scientific configuration, ``config`` the fully resolved one;
+    ``posterior`` and ``loss`` are the short labels of tables and legends. Times are ISO 8601, UTC.
+    """
+
+    experiment: str
+    hash: str
+    seed: int
+    status: Status = "running"
+    host: str = ""
+    pid: int | None = None
+    started: str = ""
+    heartbeat: str = ""
+    finished: str = ""
+    message: str = ""
+    git_commit: str = ""
+    git_dirty: bool | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    dataset: str = ""
+    binarisation: str = ""
+    data_checksum: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    posterior: str = ""
+    loss: str = ""
+    num_parameters: int | None = None
+    wall_seconds: float | None = None
+    peak_memory_mb: float | None = None
+    folder: str = ""
+
+    @property
+    def id(self) -> str:
+        """The run's name in folders and database."""
+        return run_id(self.hash, self.seed)
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain data with ``id`` in front: a row of the table ``runs``, and status.json."""
+        return {"id": self.id} | asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> RunRecord:
+        """Inverse of ``as_row``. Raises TypeError when experiment, hash or seed is missing."""
+        names = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in row.items() if name in names})
+
+
+def run_id(config_hash: str, seed: int) -> str:
+    """Identity of a run: ``<hash>-s<seed>``."""
+    return f"{config_hash}-s{seed}"
+
+
+def utc_now() -> str:
+    """This moment as ISO 8601 text in UTC; such texts sort by time."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
