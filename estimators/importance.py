@@ -95,7 +95,7 @@ class ImportanceSampling(Estimator):
 
 
 def pareto_k_hat(log_w: Tensor) -> Tensor:
-    """Pareto shape k-hat (B,) of log weights (S, B); NaN where the tail is too short or constant."""
+    """Pareto shape k-hat (B,) of log weights (S, B); NaN where there is no tail to fit."""
     # Imported late: scipy, behind it, would slow every start of the program.
     from arviz_stats.base import array_stats
 

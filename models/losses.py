@@ -144,12 +144,9 @@ def _draw(
     return LogTerms(model.log_likelihood(x, z), model.log_prior(z), log_q), stages[0].state.z
 
 
-def _bound(loss: Tensor, value: Tensor, terms: LogTerms) -> Bound:
-    metrics = {
-        "log_likelihood": terms.log_likelihood.mean(0).detach(),
-        "kl": (terms.log_q - terms.log_prior).mean(0).detach(),
-    }
-    return Bound(loss, value.detach(), metrics)
+def _metrics(terms: LogTerms) -> Mapping[str, Tensor]:
+    kl = (terms.log_q - terms.log_prior).mean(0)
+    return {"log_likelihood": terms.log_likelihood.mean(0), "kl": kl}
 
 
 @losses.register("elbo")
@@ -185,7 +182,9 @@ class ELBO(Loss):
     ) -> Bound:
         """See ``Loss``."""
         terms, _ = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
-        return _bound(-self._annealed(terms, weight).mean(0), terms.log_w.mean(0), terms)
+        loss = -self._annealed(terms, weight).mean(0)
+        with torch.no_grad():
+            return Bound(loss, terms.log_w.mean(0), _metrics(terms))
 
 
 @losses.register("iwae")
@@ -229,5 +228,6 @@ class IWAE(Loss):
         if self.square_weights and z0.requires_grad:
             z0.register_hook(lambda gradient: gradient * normalised[..., None])
         loss = -(normalised * annealed).sum(0)
-        value = torch.logsumexp(terms.log_w, 0) - math.log(self.num_samples)
-        return _bound(loss, value, terms)
+        with torch.no_grad():
+            value = torch.logsumexp(terms.log_w, 0) - math.log(self.num_samples)
+            return Bound(loss, value, _metrics(terms))

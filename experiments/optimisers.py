@@ -1,0 +1,121 @@
+"""Optimisers and learning-rate schedules that a configuration can name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from utils.registry import Registry
+from utils.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+
+Parameters = Iterable[nn.Parameter]
+Betas = tuple[Fraction, Fraction]
+
+optimisers: Registry[Optimizer] = Registry("optimisers", "experiments.optimisers")
+
+
+@optimisers.register("adam")
+def adam(
+    parameters: Parameters,
+    *,
+    lr: PositiveFloat = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980)."""
+    # Fused: one pass over each tensor; about a fifth of a small VAE's step on a CPU.
+    return torch.optim.Adam(
+        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
+    )
+
+
+@optimisers.register("adamax")
+def adamax(
+    parameters: Parameters,
+    *,
+    lr: PositiveFloat = 2e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Adamax, Adam with the infinity norm (Kingma and Ba 2015, arXiv 1412.6980)."""
+    return torch.optim.Adamax(
+        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True
+    )
+
+
+@optimisers.register("rmsprop")
+def rmsprop(
+    parameters: Parameters,
+    *,
+    lr: PositiveFloat = 1e-3,
+    alpha: Fraction = 0.99,
+    eps: PositiveFloat = 1e-8,
+    momentum: NonNegativeFloat = 0.0,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """RMSprop (Tieleman and Hinton 2012)."""
+    return torch.optim.RMSprop(
+        parameters, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
+        weight_decay=weight_decay, foreach=True,
+    )  # fmt: skip
+
+
+@optimisers.register("sgd")
+def sgd(
+    parameters: Parameters,
+    *,
+    lr: PositiveFloat = 1e-2,
+    momentum: NonNegativeFloat = 0.0,
+    nesterov: bool = False,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> Optimizer:
+    """Stochastic gradient descent, with momentum if wanted."""
+    return torch.optim.SGD(
+        parameters, lr=lr, momentum=momentum, nesterov=nesterov,
+        weight_decay=weight_decay, foreach=True,
+    )  # fmt: skip
+
+
+Schedule = Callable[[int], float]
+"""Epoch, counted from 1 -> factor on the optimiser's learning rate."""
+
+schedules: Registry[Schedule] = Registry("schedules", "experiments.optimisers")
+
+
+@schedules.register("constant")
+def constant() -> Schedule:
+    """The optimiser's learning rate throughout."""
+    return lambda epoch: 1.0
+
+
+@schedules.register("iwae")
+def iwae(*, num_stages: PositiveInt = 8) -> Schedule:
+    """Stage i = 0, 1, ... lasts 3^i epochs at 10^(-i/7) (Burda et al. 2016, arXiv 1509.00519)."""
+
+    def factor(epoch: int) -> float:
+        # Stages 0..i end after (3^(i+1) - 1) / 2 epochs; integers keep the edges exact.
+        stage, end = 0, 1
+        while epoch > end and stage < num_stages - 1:
+            stage += 1
+            end += 3**stage
+        return 10 ** (-stage / 7)
+
+    return factor
+
+
+@schedules.register("cosine")
+def cosine(epochs: int, *, final: Fraction = 0.0) -> Schedule:
+    """Half a cosine from 1 to `final` over the whole training (Loshchilov and Hutter 2017)."""
+    return lambda epoch: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+
+
+@schedules.register("multi_step")
+def multi_step(*, milestones: list[PositiveInt], factor: PositiveFloat = 0.1) -> Schedule:
+    """Times `factor` after each milestone epoch."""
+    return lambda epoch: factor ** sum(epoch > milestone for milestone in milestones)

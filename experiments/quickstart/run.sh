@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Two seeds of a small VAE on 8×8 digits, then the table out of the results database.
+# Runs that are finished are skipped, runs that were cut off are resumed.
+#   SEEDS="0 1 2"   which seeds          EXTRA="training.epochs=5"   further -set assignments
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python}
+read -ra seeds <<<"${SEEDS:-0 1}"
+read -ra extra <<<"${EXTRA:-}"
+
+for seed in "${seeds[@]}"; do
+    "$PYTHON" main.py -config configs/quickstart/base.yaml -set "seed=$seed" "${extra[@]}"
+done
+"$PYTHON" plot_from_db.py table -experiment quickstart

@@ -1,0 +1,194 @@
+"""One run from configuration to results: train, estimate, store; skip or resume what is there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from experiments import phases, provenance
+from experiments.build import BuildError, Built, build, load_data, pick_device
+from experiments.phases import Session
+from experiments.schema import RunConfig
+from experiments.signals import InterruptedRunError, catching
+from experiments.training import DivergedError
+from utils.console import Console
+from utils.data.base import Data
+from utils.results import schema
+from utils.results.database import DatabaseError, ResultsDatabase
+from utils.results.folder import RunFolder
+from utils.results.recorder import Recorder
+from utils.results.records import RunRecord, Status, run_id
+
+
+class BusyError(Exception):
+    """Another process is at this run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go, and what to do with what is there."""
+
+    results: Path
+    database: str
+    """URL of the results database."""
+    resume: Literal["auto", "never"] = "auto"
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A configuration with its fully resolved data and the hash of its scientific part."""
+
+    config: RunConfig
+    resolved: Mapping[str, Any]
+    hash: str
+
+    @property
+    def id(self) -> str:
+        """``<hash>-s<seed>``: the run's name in folders and database."""
+        return run_id(self.hash, self.config.seed)
+
+
+def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
+    """Do what is left to do of a run and return its record, whose status is ``finished``.
+
+    Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError
+    or OSError; the run's status says so by then, and what was measured is kept.
+    """
+    config = identified.config
+    folder = RunFolder(place.results / "runs" / identified.id)
+    record = folder.read_status()
+    if record is not None and record.status == "finished" and place.resume == "auto":
+        console.info(f"{identified.id} is already finished: {folder.path}")
+        _ensure_stored(folder, record, place, console)
+        return record
+    device = pick_device(config.runtime.device)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    data = load_data(config).to(device)
+    built = build(config, data.x_shape)
+    built.vae.to(device)
+    _check_splits(config, data)
+    folder.create()
+    with _locked(folder.path):
+        if place.resume == "never" and folder.read_status() is not None:
+            _set_aside(folder, place, console)
+        checkpoint = phases.cut_back(config, folder, device, console.warn)
+        record = _record(identified, built, data, device)
+        before = folder.read_status()
+        recorder = Recorder(folder, record, place.database, warn=console.warn)
+        session = Session(config, built, data, device, folder, recorder, console, checkpoint)
+        return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+
+
+def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: Console) -> None:
+    """Copy a finished run into a database that does not have it as finished."""
+    statement = select(schema.runs.c.status).where(schema.runs.c.id == record.id)
+    try:
+        with closing(ResultsDatabase(place.database)) as database:
+            if database.query(statement) != [{"status": record.status}]:
+                database.import_run(folder)
+    except (DatabaseError, SQLAlchemyError, OSError) as error:
+        console.warn(f"results database: {error}; the results are in {folder.path}")
+
+
+def _check_splits(config: RunConfig, data: Data) -> None:
+    for split in config.evaluation.splits:
+        if split not in data.splits:
+            available = ", ".join(data.splits)
+            raise BuildError(
+                f"`evaluation.splits`: {config.data.name} has no {split} split as configured; "
+                f"it has {available}"
+            )
+    selects = config.training.early_stopping is not None or config.evaluation.weights == "best"
+    if selects and "validation" not in data.splits:
+        raise BuildError(
+            "`training.early_stopping` and `evaluation.weights: best` need a validation split, "
+            f"and {config.data.name} has none as configured"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the run's lock; the system drops it when the process dies, however it dies."""
+    with (path / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise BusyError(f"{path.name} is being run by {owner}: nothing done here") from None
+        file.truncate(0)
+        file.write(f"{socket.gethostname()} (pid {os.getpid()})\n")
+        file.flush()
+        yield
+
+
+def _set_aside(folder: RunFolder, place: Place, console: Console) -> None:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    target = place.results / "replaced" / f"{folder.path.name}-{stamp}"
+    target.mkdir(parents=True)
+    for item in folder.path.iterdir():
+        if item.name != "lock":
+            shutil.move(item, target / item.name)
+    console.info(f"what was there is kept in {target}")
+
+
+def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:
+    config, git = identified.config, provenance.git_commit()
+    return RunRecord(
+        experiment=config.experiment,
+        hash=identified.hash,
+        seed=config.seed,
+        git_commit=git.commit,
+        git_dirty=git.dirty,
+        versions=provenance.versions(),
+        device=provenance.device_name(device),
+        dataset=config.data.name,
+        binarisation=data.binarisation,
+        data_checksum=data.checksum,
+        config=identified.resolved,
+        posterior=config.posterior.name,
+        loss=config.loss.name,
+        num_parameters=built.num_parameters,
+    )
+
+
+def _work(session: Session, seconds_before: float) -> RunRecord:
+    """Go through the phases; whatever ends them, the status says so."""
+    began = time.monotonic()
+
+    def close(status: Status, message: str = "") -> None:
+        session.recorder.close(
+            status,
+            message,
+            wall_seconds=seconds_before + time.monotonic() - began,
+            peak_memory_mb=provenance.peak_memory_mb(session.device),
+        )
+
+    try:
+        with catching() as interruption:
+            epoch = phases.train(session, interruption)
+            phases.estimate(session, interruption, epoch)
+    except InterruptedRunError as error:
+        close("interrupted", str(error))
+        raise
+    except DivergedError as error:
+        close("diverged", str(error))
+        raise
+    except BaseException as error:
+        close("failed", f"{type(error).__name__}: {error}")
+        raise
+    close("finished")
+    return session.recorder.record

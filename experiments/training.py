@@ -1,0 +1,234 @@
+"""Fitting: one epoch at a time, with a state from which training goes on bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from experiments.schema import Training
+from models.losses import Loss
+from models.vae import VAE
+from utils import seeding
+from utils.data.base import Data
+
+CHECK_EVERY = 50  # steps between looks at the loss: rare enough not to stall a GPU
+EVALUATION_BATCH = 500
+
+
+class DivergedError(Exception):
+    """The loss or the gradient became NaN or infinite."""
+
+
+class Metrics(NamedTuple):
+    """Means over a split at the end of an epoch, in nats where they are bounds."""
+
+    epoch: int
+    split: str
+    values: Mapping[str, float]
+
+
+class Best(NamedTuple):
+    """The weights that did best on validation, and when."""
+
+    value: float
+    epoch: int
+    weights: Mapping[str, Tensor]
+
+
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Trainer:
+    """Fits all parameters of ``vae`` to the training split of ``data``.
+
+    The state is epoch (completed), step (within the epoch), weights, optimiser, the noise
+    stream, this epoch's metrics so far and the best weights; everything else, the data order
+    included, is a function of seed and epoch.
+
+    Args:
+        compile_step: fuse the forward and backward pass with torch.compile; falls back to eager,
+            with a word to ``warn``, where that fails.
+    """
+
+    def __init__(
+        self,
+        vae: VAE,
+        loss: Loss,
+        data: Data,
+        options: Training,
+        seed: int,
+        *,
+        compile_step: bool = False,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        self.vae, self.loss, self.data, self.options, self.seed = vae, loss, data, options, seed
+        self.parameters = [p for p in vae.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.optimiser = options.optimiser.build(parameters=self.parameters)
+        self.schedule = options.schedule.build(epochs=options.epochs)
+        self.base_lr = self.optimiser.param_groups[0]["lr"]
+        self.num_data = len(data.splits["train"])
+        self.num_steps = math.ceil(self.num_data / options.batch_size)
+        self.epoch, self.step = 0, 0
+        self.best: Best | None = None
+        self._names: list[str] = []
+        self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
+        self._warn = warn
+        self._eager: Objective = self._objective
+        self._forward: Objective = torch.compile(self._eager) if compile_step else self._eager
+        with seeding.isolated(seeding.derive(seed, "noise")):
+            self._noise = seeding.get_state()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or early stopping says so."""
+        return self.epoch >= self.options.epochs or self._is_stale()
+
+    def train_epoch(self, keep_going: Callable[[int], bool]) -> bool:
+        """Train to the end of the current epoch; False where ``keep_going(step)`` said no.
+
+        Raises DivergedError, with the place, when the loss or a gradient is not finite.
+        """
+        epoch = self.epoch + 1
+        order = seeding.permutation(
+            self.num_data, seeding.derive(self.seed, "order", epoch), self.device
+        )
+        batches = order.split(self.options.batch_size)
+        weight = torch.tensor(self.loss.weight(epoch), device=self.device)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.base_lr * self.schedule(epoch)
+        outside = seeding.get_state()
+        seeding.set_state(self._noise)
+        try:
+            checked = self.step
+            while self.step < self.num_steps and keep_going(self.step):
+                self._train_step(batches[self.step], weight)
+                if self.step % CHECK_EVERY == 0 or self.step == self.num_steps:
+                    self._check(checked, epoch)
+                    checked = self.step
+            self._check(checked, epoch)  # before anybody saves what may be broken
+        finally:
+            self._noise = seeding.get_state()
+            seeding.set_state(outside)
+        if self.step < self.num_steps:
+            return False
+        self.epoch, self.step = epoch, 0
+        return True
+
+    def _objective(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        vae = self.vae
+        bound = self.loss(vae.model, vae.posterior, x, vae.context(x), weight)
+        metrics = {"loss": bound.loss.detach(), "bound": bound.value, **bound.metrics}
+        return bound.loss.mean(), metrics  # per datum, (B,)
+
+    def _train_step(self, indices: Tensor, weight: Tensor) -> None:
+        x = self.data.batch(indices)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, metrics = self._run_forward(x, weight)
+        loss.backward()
+        if self.options.clip_grad_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
+            metrics["grad_norm"] = norm.expand(len(x))
+        self.optimiser.step()
+        if not self._names:
+            self._names = list(metrics)
+            self._history = torch.zeros(self.num_steps, len(metrics), device=self.device)
+        torch.mean(torch.stack(list(metrics.values())), 1, out=self._history[self.step])
+        self.step += 1
+
+    def _run_forward(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if self._forward is self._eager:
+            return self._eager(x, weight)
+        before = seeding.get_state()
+        try:
+            return self._forward(x, weight)
+        except Exception as error:  # whatever the compiler raises, eager can do the work
+            reason = str(error).strip().split("\n", 1)[0]
+            self._warn(f"torch.compile failed, going on without it: {reason}")
+            self._forward = self._eager
+            seeding.set_state(before)
+            return self._eager(x, weight)
+
+    def _check(self, start: int, epoch: int) -> None:
+        rows = self._history[start : self.step]
+        if rows.isfinite().all():
+            return
+        bad = rows.isfinite().logical_not().nonzero()[0].tolist()
+        step, name = start + bad[0] + 1, self._names[bad[1]]
+        value = rows[bad[0], bad[1]].item()
+        raise DivergedError(
+            f"`{name}` is {value} at epoch {epoch}, step {step} of {self.num_steps}"
+        )
+
+    def report(self) -> list[Metrics]:
+        """Metrics of the epoch just completed; validation where it is due and there is a split.
+
+        Keeps the weights when validation is the best so far. Draws from a stream of its own, the
+        same each time, so that the number of evaluations changes nothing else.
+        """
+        means = self._history.double().mean(0).tolist()
+        values = dict(zip(self._names, means, strict=True))
+        values |= {"lr": self.optimiser.param_groups[0]["lr"]}
+        if self.loss.warmup is not None:
+            values["warmup_weight"] = self.loss.weight(self.epoch)
+        reports = [Metrics(self.epoch, "train", values)]
+        due = self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs
+        if due and "validation" in self.data.splits:
+            validation = self._evaluate("validation")
+            reports.append(Metrics(self.epoch, "validation", validation))
+            self._keep_best(validation["bound"])
+        return reports
+
+    @torch.no_grad()
+    def _evaluate(self, split: str) -> dict[str, float]:
+        x = self.data.splits[split]
+        totals: dict[str, Tensor] = {}
+        weight = torch.ones((), device=self.device)
+        with seeding.isolated(seeding.derive(self.seed, "evaluation", split)):
+            for batch in x.split(EVALUATION_BATCH):
+                _, metrics = self._eager(batch, weight)
+                metrics.pop("loss")  # the optimiser's business
+                for name, values in metrics.items():
+                    totals[name] = totals.get(name, 0.0) + values.double().sum()
+        return {name: (total / len(x)).item() for name, total in totals.items()}
+
+    def _keep_best(self, value: float) -> None:
+        stopping = self.options.early_stopping
+        margin = 0.0 if stopping is None else stopping.min_delta
+        if self.best is None or value > self.best.value + margin:
+            weights = {name: t.detach().clone() for name, t in self.vae.state_dict().items()}
+            self.best = Best(value, self.epoch, weights)
+
+    def _is_stale(self) -> bool:
+        stopping = self.options.early_stopping
+        if stopping is None or self.best is None:
+            return False
+        warmup = 0.0 if self.loss.warmup is None else self.loss.warmup.length
+        return self.epoch - max(self.best.epoch, warmup) >= stopping.patience
+
+    def state(self) -> dict[str, Any]:
+        """All that ``restore`` needs, as tensors, numbers and strings."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "vae": self.vae.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "noise": self._noise,
+            "names": self._names,
+            "history": self._history,
+            "best": None if self.best is None else self.best._asdict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state()``."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.vae.load_state_dict(state["vae"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self._noise = state["noise"]
+        self._names = list(state["names"])
+        self._history = state["history"].to(self.device)
+        self.best = None if state["best"] is None else Best(**state["best"])

@@ -1,0 +1,75 @@
+"""Run one experiment: merge configurations, train, estimate, store.
+
+The heavy imports wait until they are needed, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from utils import cli
+
+DESCRIPTION = """\
+examples:
+  python main.py -config configs/quickstart/base.yaml
+  python main.py -config configs/mnist_ffg/base.yaml -set training.epochs=100 seed=3 --dry-run
+
+precedence: defaults < -config < -additional_configs, left to right < -set, left to right;
+mappings merge, scalars and lists replace, a component whose name changes is replaced whole.
+
+exit codes: 0 done or already finished, 1 failed, 2 usage or configuration, 3 data missing or
+damaged, 4 diverged, 75 stopped by a signal with a checkpoint or busy elsewhere (run it again),
+130 Ctrl-C.
+"""
+
+
+def parser() -> cli.Parser:
+    """The command line, grouped by what the options are for."""
+    examples, notes = DESCRIPTION.split("\n\n", 1)
+    main = cli.Parser(prog="python main.py", description=examples, epilog=notes)
+    group = main.add_argument_group("configuration")
+    cli.add_option(group, "config", metavar="FILE", help="base configuration (YAML)")
+    cli.add_option(
+        group, "additional_configs", metavar="PATH", nargs="+", action="extend", default=[],
+        help="files merged over it; a folder stands for its *.yaml by name",
+    )  # fmt: skip
+    cli.add_option(
+        group, "set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="single values, such as training.epochs=10 posterior.name=planar",
+    )  # fmt: skip
+    group = main.add_argument_group("actions (instead of a run)")
+    cli.add_option(group, "dry_run", action="store_true", help="print the merged configuration")
+    cli.add_option(
+        group, "list", metavar="REGISTRY", nargs="?", const="", help="what one can name"
+    )
+    cli.add_option(group, "download", metavar="DATASET", help="fetch and check a data set")
+    group = main.add_argument_group("run control")
+    cli.add_option(
+        group, "resume", choices=("auto", "never"), default="auto",
+        help="auto skips what is finished and resumes what was cut off; never starts afresh and "
+        "keeps what was there under results/replaced (default: auto)",
+    )  # fmt: skip
+    cli.add_option(
+        group, "device", choices=("auto", "cpu", "cuda"), help="short for -set runtime.device=..."
+    )
+    group = main.add_argument_group("output")
+    cli.add_option(group, "results", metavar="DIR", help="default: $VI_RESULTS, else results/")
+    cli.add_option(group, "db", metavar="URL", help="default: SQLite in the results folder")
+    cli.add_option(group, "q", "quiet", action="store_true", help="only warnings and results")
+    cli.add_option(group, "v", "verbose", action="store_true", help="say more")
+    cli.add_option(group, "debug", action="store_true", help="show tracebacks")
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, act, and translate what went wrong into a message and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = cli.parse(parser(), arguments)
+    from experiments import app
+
+    return app.run(options, ["python", "main.py", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.build import build
+from experiments.schema import DEFAULTS, RunConfig
+from experiments.training import DivergedError, Trainer
+from utils import checkpoint, seeding
+from utils.config import load
+from utils.data.base import Data
+from utils.validation import validate
+
+SMALL = [
+    "model.latent_dim=2",
+    "model.decoder.hidden=[8]",
+    "encoder.hidden=[8]",
+    "training.batch_size=32",
+    "training.epochs=4",
+]
+
+
+def configure(*assignments: str) -> RunConfig:
+    return validate(RunConfig, load(None, (), [*SMALL, *assignments], DEFAULTS))
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    whole: Data = configure().data.build().load()
+    assert whole.intensities is not None
+    splits = {name: x[:100] for name, x in whole.splits.items()}
+    return whole._replace(splits=splits, intensities=whole.intensities[:100])
+
+
+def trainer(data: Data, *assignments: str, **options) -> Trainer:
+    config = configure(*assignments)
+    built = build(config, data.x_shape)
+    return Trainer(built.vae, built.loss, data, config.training, config.seed, **options)
+
+
+def go_on(step: int) -> bool:
+    return True
+
+
+def fit(fitted: Trainer, epochs: int) -> list:
+    reports = []
+    for _ in range(epochs):
+        assert fitted.train_epoch(go_on)
+        reports += fitted.report()
+    return reports
+
+
+def weights(fitted: Trainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in fitted.parameters])
+
+
+def test_training_improves_the_bound(data):
+    reports = fit(trainer(data, "training.optimiser.lr=0.01"), 4)
+    validation = [r.values["bound"] for r in reports if r.split == "validation"]
+    assert validation[-1] > validation[0] + 1
+
+
+@pytest.mark.parametrize("stop_at", [0, 2])
+@pytest.mark.parametrize("optimiser", ["adam", "adamax", "rmsprop", "sgd"])
+def test_resume_is_exact_between_and_within_epochs(data, tmp_path, stop_at, optimiser):
+    assignments = [
+        f"training.optimiser.name={optimiser}",
+        "training.optimiser.lr=0.001",
+        "training.schedule.name=cosine",
+        "loss.warmup={name: linear, epochs: 3}",
+        "training.clip_grad_norm=100.0",
+    ]
+    straight = trainer(data, *assignments)
+    expected = fit(straight, 3)
+
+    first = trainer(data, *assignments)
+    before = fit(first, 1)
+    if stop_at:
+        assert not first.train_epoch(lambda step: step < stop_at)
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    torch.manual_seed(999)  # another process has another global state
+    second = trainer(data, *assignments)
+    second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
+    assert second.step == stop_at
+    assert before + fit(second, 2) == expected
+    assert torch.equal(weights(second), weights(straight))
+
+
+def test_evaluation_changes_nothing_else(data):
+    often, never = trainer(data), trainer(data, "training.evaluate_every=3")
+    fit(often, 2)
+    fit(never, 2)
+    assert torch.equal(weights(often), weights(never))
+
+
+def test_seeds_change_the_run_and_streams_are_apart(data):
+    first, second = trainer(data), trainer(data, "seed=1")
+    assert not torch.equal(weights(first), weights(second))
+    orders = {
+        tuple(seeding.permutation(10, seeding.derive(0, "order", e), first.device).tolist())
+        for e in (1, 2, 3)
+    }
+    assert len(orders) == 3
+
+
+def test_the_global_generator_is_left_alone(data):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    fit(trainer(data), 1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_divergence_names_its_place(data):
+    fitted = trainer(data)
+    fit(fitted, 1)
+    broken = data.splits["train"].clone()
+    broken[:] = math.nan
+    fitted.data = data._replace(intensities=None, splits={**data.splits, "train": broken})
+    with pytest.raises(DivergedError, match=r"`loss` is nan at epoch 2, step 1 of 4"):
+        fitted.train_epoch(go_on)
+
+
+def test_gradient_clipping_bounds_the_step(data):
+    clipped = trainer(
+        data, "training.clip_grad_norm=0.001", "training.optimiser={name: sgd, lr: 1.0}"
+    )
+    before = weights(clipped)
+    clipped.train_epoch(lambda step: step < 1)
+    assert (weights(clipped) - before).norm() <= 0.001 * (1 + 1e-4)  # float32 rounding
+
+
+def test_early_stopping_counts_from_the_best_and_after_warmup(data):
+    stopping = "training.early_stopping.patience=2"
+    plain = trainer(data, stopping, "training.epochs=50")
+    plain.best, plain.epoch = plain.best, 0
+    fit(plain, 1)
+    assert plain.best is not None
+    plain.best = plain.best._replace(value=math.inf)  # nothing will be better
+    fit(plain, 1)
+    assert not plain.finished
+    fit(plain, 1)
+    assert plain.finished
+    warming = trainer(
+        data, stopping, "training.epochs=50", "loss.warmup={name: linear, epochs: 6}"
+    )
+    warming.best, warming.epoch = plain.best, 7
+    assert not warming.finished
+    warming.epoch = 8
+    assert warming.finished
+
+
+def test_best_weights_are_those_of_the_best_epoch(data):
+    fitted = trainer(data, "training.optimiser.lr=0.01")
+    kept = {}
+    for report in fit(fitted, 2):
+        if report.split == "validation":
+            kept[report.epoch] = report.values["bound"]
+    assert fitted.best.value == max(kept.values())
+    assert kept[fitted.best.epoch] == fitted.best.value
+    best = dataclasses.replace(fitted.options)  # options are untouched by training
+    assert best == fitted.options
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("{name: multi_step, milestones: [1, 3], factor: 0.5}", [1, 0.5, 0.5, 0.25]),
+        ("cosine", [0.5 * (1 + math.cos(math.pi * e / 4)) for e in range(4)]),
+        ("iwae", [1, 10 ** (-1 / 7), 10 ** (-1 / 7), 10 ** (-1 / 7)]),
+    ],
+)
+def test_schedules(data, schedule, factors):
+    assignment = schedule if schedule.startswith("{") else f"{{name: {schedule}}}"
+    reports = fit(trainer(data, f"training.schedule={assignment}"), 4)
+    rates = [r.values["lr"] for r in reports if r.split == "train"]
+    assert rates == pytest.approx([1e-3 * factor for factor in factors])
+
+
+def test_iwae_schedule_has_stages_of_powers_of_three():
+    factor = configure("training.schedule.name=iwae").training.schedule.build(epochs=3280)
+    stages = [round(-7 * math.log10(factor(epoch))) for epoch in range(1, 3281)]
+    assert [stages.count(stage) for stage in range(8)] == [3**stage for stage in range(8)]
+    assert stages == sorted(stages)
+    assert round(-7 * math.log10(factor(5000))) == 7  # and stays there
+
+
+@pytest.mark.slow
+def test_compiled_training_agrees_with_eager(data):
+    messages: list[str] = []
+    eager = trainer(data)
+    compiled = trainer(data, compile_step=True, warn=messages.append)
+    # The compiler draws its own noise: with the same data the bounds agree statistically.
+    ours = [r.values["bound"] for r in fit(eager, 4) if r.split == "train"]
+    theirs = [r.values["bound"] for r in fit(compiled, 4) if r.split == "train"]
+    assert not messages
+    assert theirs == pytest.approx(ours, abs=1.0)
+
+
+def test_compiler_failure_falls_back_to_eager(data, monkeypatch):
+    def broken(function):
+        def fail(*arguments):
+            raise RuntimeError("no compiler\nmore lines")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    messages: list[str] = []
+    compiled = trainer(data, compile_step=True, warn=messages.append)
+    fit(compiled, 1)
+    eager = trainer(data)
+    fit(eager, 1)
+    assert torch.equal(weights(compiled), weights(eager))
+    assert messages == ["torch.compile failed, going on without it: no compiler"]
