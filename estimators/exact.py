@@ -12,7 +12,7 @@ from models.posteriors.chain import Chain
 
 @estimators.register("exact")
 class Exact(Estimator):
-    """Closed-form log p(x), for models that have it (linear_gaussian)."""
+    """Closed-form log p(x) and best factorised ELBO, for models that have them."""
 
     label = "exact"
 
@@ -27,4 +27,6 @@ class Exact(Estimator):
     ) -> Estimate:
         """See ``Estimator``; raises ValueError for a model without a closed form."""
         log_px = model.log_px(x)
-        return Estimate(Quantity(log_px, torch.zeros_like(log_px)))
+        none = torch.zeros_like(log_px)
+        bound = Quantity(model.factorised_bound(x), none)
+        return Estimate(Quantity(log_px, none), {"best_factorised_elbo": bound})

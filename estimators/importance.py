@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -102,7 +103,9 @@ def pareto_k_hat(log_w: Tensor) -> Tensor:
     columns = log_w.double().cpu().numpy().T  # (B, S)
     k_hat = np.full(len(columns), np.nan)
     for index, column in enumerate(columns):
-        spread = np.ptp(column)  # weights equal up to rounding have no tail to fit
-        if len(column) >= 25 and np.isfinite(spread) and spread > 1e-6:
+        if len(column) < 25 or not np.isfinite(column).all():
+            continue
+        # Weights that are equal up to rounding have no tail to fit, and the fit says so.
+        with np.errstate(all="ignore"), suppress(ValueError):
             _, k_hat[index] = array_stats.psislw(-column)  # it takes log likelihoods, -log w
     return torch.from_numpy(k_hat)

@@ -16,7 +16,7 @@ from utils import seeding
 from utils.data.base import Data
 
 CHECK_EVERY = 50  # steps between looks at the loss: rare enough not to stall a GPU
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 1000
 
 
 class DivergedError(Exception):

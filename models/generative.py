@@ -38,7 +38,7 @@ class GenerativeModel(nn.Module, ABC):
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log N(z; 0, I) (S, B) in nats, for z (S, B, D)."""
-        return -0.5 * (z.square().sum(-1) + self.latent_dim * LOG_2PI)
+        return -0.5 * z.square().sum(-1) - 0.5 * self.latent_dim * LOG_2PI
 
     @abstractmethod
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
@@ -70,6 +70,13 @@ class GenerativeModel(nn.Module, ABC):
         Raises ValueError for a model without a closed form.
         """
         raise ValueError(f"{type(self).__name__} has no exact log p(x); estimate it instead")
+
+    def factorised_bound(self, x: Tensor) -> Tensor:
+        """Best ELBO (B,) in nats of any factorised Gaussian, where ``has_exact_log_px``.
+
+        Raises ValueError for a model without a closed form.
+        """
+        raise ValueError(f"{type(self).__name__} has no closed form; use local optimisation")
 
 
 models: Registry[GenerativeModel] = Registry("models", "models.generative")
@@ -134,6 +141,8 @@ class LinearGaussian(GenerativeModel):
 
     p(x) = N(mean, W Wᵀ + scale² I) and p(z|x) = N(M⁻¹ Wᵀ (x - mean), scale² M⁻¹) with
     M = WᵀW + scale² I (Tipping and Bishop 1999). The yardstick of every bound and estimator.
+    With ``learn`` false its parameters stay as they were drawn, so that only the posterior is
+    fitted (a learned W turns until a factorised posterior loses nothing).
     """
 
     has_exact_log_px = True
@@ -144,12 +153,14 @@ class LinearGaussian(GenerativeModel):
         *,
         latent_dim: PositiveInt = 2,
         scale: PositiveFloat = 1.0,
+        learn: bool = True,
     ) -> None:
         super().__init__(latent_dim, x_shape)
         size = math.prod(x_shape)
         self.weight = nn.Parameter(torch.randn(size, latent_dim) / math.sqrt(latent_dim))
         self.bias = nn.Parameter(torch.zeros(size))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.requires_grad_(learn)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log N(x; W z + mean, scale² I)."""
@@ -183,3 +194,12 @@ class LinearGaussian(GenerativeModel):
         inverse = torch.linalg.inv(self.weight.T @ self.weight + variance * identity)
         mean = (x.flatten(1) - self.bias) @ self.weight @ inverse
         return Gaussian(mean, variance * inverse)
+
+    def factorised_bound(self, x: Tensor) -> Tensor:
+        """The best ELBO (B,) of a factorised Gaussian: log p(x) - ½ (Σ_i log Λ_ii - log|Λ|).
+
+        Λ is the posterior precision; the optimum has the exact mean and variances 1/Λ_ii.
+        """
+        precision = torch.linalg.inv(self.exact_posterior(x).covariance)
+        gap = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+        return self.log_px(x) - gap

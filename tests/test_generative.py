@@ -45,3 +45,20 @@ def test_samples_have_the_marginal_moments(linear_gaussian: LinearGaussian):
 def test_prior_keeps_its_constant(linear_gaussian: LinearGaussian):
     at_zero = linear_gaussian.log_prior(torch.zeros(1, 1, 2))
     assert math.isclose(at_zero.item(), -math.log(2 * math.pi), rel_tol=1e-6)
+
+
+def test_factorised_bound_is_the_kl_of_the_best_factorised_gaussian(linear_gaussian):
+    """At mean and precision diagonal of the posterior; moving away from there only loses."""
+    x = torch.randn(3, 1, 1, 3, dtype=torch.float64)
+    mean, covariance = linear_gaussian.exact_posterior(x)
+    p = MultivariateNormal(mean, covariance)
+    variances = 1 / torch.linalg.inv(covariance).diagonal()
+
+    def bound(shift: float, factor: float) -> torch.Tensor:
+        q = MultivariateNormal(mean + shift, torch.diag(factor * variances))
+        return linear_gaussian.log_px(x) - torch.distributions.kl_divergence(q, p)
+
+    best = linear_gaussian.factorised_bound(x)
+    torch.testing.assert_close(bound(0.0, 1.0), best)
+    for shift, factor in ((0.1, 1.0), (0.0, 1.1), (0.0, 0.9)):
+        assert (bound(shift, factor) < best).all()
