@@ -10,6 +10,20 @@ from torch import Tensor, nn
 from models.posteriors.protocol import Base, LogDensity, Stage, State, Transition
 
 
+class _Piecewise(nn.Module):
+    """One map for each piece of the last axis, the results put together again."""
+
+    def __init__(self, sizes: Sequence[int], maps: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.maps = nn.ModuleList(maps)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Map (B, sum of sizes) piece by piece."""
+        pieces = zip(self.maps, numbers.split(self.sizes, dim=-1), strict=True)
+        return torch.cat([piece_map(piece) for piece_map, piece in pieces], dim=-1)
+
+
 class Chain(nn.Module):
     """``z0 ~ base(. | context)``, then one transition after the other.
 
@@ -37,19 +51,32 @@ class Chain(nn.Module):
 
     def initial_context(self) -> Tensor:
         """Context (P,) of a fresh datum: a prior-like base, identity-like transitions."""
-        parts = [self.base.initial_context()]
-        parts += [t.initial_context() for t in self.transitions]  # type: ignore[operator]
-        return torch.cat([*parts, torch.zeros(self.shared_size)])
+        return torch.cat(self._initial_parts())
+
+    def _initial_parts(self) -> list[Tensor]:
+        transitions = [t.initial_context() for t in self.transitions]  # type: ignore[operator]
+        return [self.base.initial_context(), *transitions, torch.zeros(self.shared_size)]
 
     def amortiser(self, num_features: int) -> nn.Module:
         """Map from encoder features (B, num_features) to context (B, P).
 
-        Linear, with the initial context as its bias, so that training starts near the prior.
+        Linear, with the initial context as its bias, so that training starts near the prior;
+        followed by the transitions' expansions, where there are any (Householder).
         """
-        linear = nn.Linear(num_features, self.context_size)
+        sizes: list[int] = [
+            self.base.context_size,
+            *(t.amortised_size for t in self.transitions),  # type: ignore[list-item]
+            self.shared_size,
+        ]
+        starts = [part[:n] for part, n in zip(self._initial_parts(), sizes, strict=True)]
+        linear = nn.Linear(num_features, sum(sizes))
         with torch.no_grad():
-            linear.bias.copy_(self.initial_context())
-        return linear
+            linear.bias.copy_(torch.cat(starts))
+        if sizes == self._sizes:
+            return linear
+        expansions = [t.expansion() for t in self.transitions]  # type: ignore[operator]
+        pieces = _Piecewise(sizes, [nn.Identity(), *expansions, nn.Identity()])
+        return nn.Sequential(linear, pieces)
 
     def stages(
         self,
@@ -69,7 +96,7 @@ class Chain(nn.Module):
                 gradient. Its mean is zero, so gradients stay unbiased (Roeder et al. 2017,
                 arXiv 1703.09194). Transitions keep their whole derivative.
         """
-        own, *slices, shared = context.split(self._sizes, dim=-1)
+        own, *slices, shared = self._split(context)
         z, log_q = self.base.sample(own, num_samples)  # (S, B, D), (S, B)
         if stop_score:
             log_q = self.base.log_prob(z, own.detach())
@@ -81,6 +108,12 @@ class Chain(nn.Module):
             move = transition(stage.state, part, log_joint)
             stage = Stage(move.state, stage.log_q + move.log_ratio, move.stats)
             yield stage
+
+    def _split(self, context: Tensor) -> Sequence[Tensor]:
+        if self._sizes[0] == self.context_size:  # spares a lone base the copy in its gradient
+            empty = context[..., :0]
+            return [context, *(empty for _ in self._sizes[1:])]
+        return context.split(self._sizes, dim=-1)
 
     def forward(self, context: Tensor, log_joint: LogDensity, num_samples: int = 1) -> Stage:
         """Draw S samples for each of B data points: z (S, B, D) and log_q (S, B)."""

@@ -57,9 +57,21 @@ class Transition(nn.Module, ABC):
     uses_shared: bool = False
     """Whether it also gets the chain's shared context (the papers' h), after its own numbers."""
 
+    @property
+    def amortised_size(self) -> int:
+        """How many of these numbers, the first ones, are linear in the encoder's features.
+
+        Where that is not all of them, an amortiser makes the context by ``expansion``.
+        """
+        return self.context_size
+
     def initial_context(self) -> Tensor:
         """Context (context_size,) of a fresh, unfitted datum."""
         return torch.zeros(self.context_size)
+
+    def expansion(self) -> nn.Module:
+        """New map from the amortised numbers (B, amortised_size) to context (B, context_size)."""
+        return nn.Identity()
 
     @abstractmethod
     def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
