@@ -16,6 +16,7 @@ from models.generative import models
 from models.likelihoods import likelihoods
 from models.losses import losses, warmups
 from models.networks import decoders, encoders
+from models.posteriors.auxiliary import conditionals
 from models.posteriors.protocol import bases, posteriors, transitions
 from utils.data.base import datasets
 from utils.registry import Node, Registry
@@ -25,7 +26,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
         datasets, models, decoders, likelihoods, encoders, posteriors, bases, transitions,
-        losses, warmups, optimisers, schedules, estimators,
+        conditionals, losses, warmups, optimisers, schedules, estimators,
     )
 }  # fmt: skip
 

@@ -1,0 +1,622 @@
+"""Couplings, splines, masked nets and auxiliary variables against independent computations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal, Normal
+
+from models.generative import LinearGaussian
+from models.losses import ELBO
+from models.networks.conditioned import ConditionedMLP
+from models.posteriors.autoregressive import InverseAutoregressive, iaf
+from models.posteriors.auxiliary import (
+    Conditional,
+    ConditionalGaussian,
+    Draw,
+    Drop,
+    Lift,
+    PartnerCoupling,
+    aux_real_nvp,
+)
+from models.posteriors.chain import Chain
+from models.posteriors.composed import StandardNormal
+from models.posteriors.coupling import coupling, real_nvp
+from models.posteriors.gaussian import DiagonalGaussian, gaussian
+from models.posteriors.protocol import State, posteriors
+from models.posteriors.spline import Bins, make_bins, rational_quadratic, spline, spline_coupling
+from tests.components import make_node
+
+X = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2]]).double().view(2, 1, 1, 3)
+SHARED = 3
+M = TypeVar("M", bound=nn.Module)
+NO_TARGET: Callable[[Tensor], Tensor] = lambda z: z.sum(-1)  # noqa: E731
+
+
+def perturbed(module: M, scale: float = 0.5) -> M:
+    """The module in float64, away from its zero-initialised start."""
+    module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return module
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def standard_log_prob(z: Tensor) -> Tensor:
+    return Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+
+# ---- partners, starts and inverses (log-determinants: test_transitions.py) ---------------------
+
+
+@pytest.mark.parametrize("make", [coupling, spline_coupling, InverseAutoregressive])
+def test_a_partner_is_carried_along(make):
+    v = normal(2, 2, 3)
+    move = make(4).double()(State(normal(2, 2, 4), v), normal(2, 0), NO_TARGET)
+    assert move.state.v is v
+
+
+def test_partner_coupling_moves_v_given_z_then_z_given_v():
+    transition = perturbed(PartnerCoupling(3, partner_size=2, hidden=(6,), shared_size=SHARED))
+    z, v, h = normal(1, 1, 3), normal(1, 1, 2), normal(1, SHARED)
+
+    def joint(zv: Tensor) -> Tensor:
+        state = transition(State(zv[None, None, :3], zv[None, None, 3:]), h, NO_TARGET).state
+        return torch.cat([state.z[0, 0], state.v[0, 0]])
+
+    move = transition(State(z, v), h, NO_TARGET)
+    jacobian = torch.autograd.functional.jacobian(joint, torch.cat([z[0, 0], v[0, 0]]))
+    expected = -torch.linalg.slogdet(jacobian).logabsdet
+    torch.testing.assert_close(move.log_ratio[0, 0], expected, atol=1e-8, rtol=1e-8)
+    # v' = v s(z) + m(z): diagonal in v; z' sees all of v, and z through s, m and v'.
+    by_v = jacobian[3:, 3:]
+    assert torch.equal(by_v, by_v.diagonal().diag())
+    assert (jacobian[:3, 3:].abs() > 0).all()
+    assert (jacobian[3:, :3].abs() > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("transition", "factor"),
+    [
+        (coupling(5), 1.0),
+        (spline_coupling(5), 1.0),
+        (coupling(5, scale="sigmoid"), 1 / (1 + math.exp(-2))),
+        (InverseAutoregressive(5, forget_bias=1.5), 1 / (1 + math.exp(-1.5))),
+    ],
+    ids=["exponential", "spline", "sigmoid", "iaf"],
+)
+def test_start_is_the_identity_or_a_known_scale(transition, factor):
+    transition.double()
+    z = normal(4, 3, 5)
+    move = transition(State(z), normal(3, 0), NO_TARGET)
+    ratio = move.state.z / z
+    moved = ratio[..., 2:]  # the couplings leave two of five
+    torch.testing.assert_close(moved, torch.full_like(moved, factor))
+    num_moved = 5 if isinstance(transition, InverseAutoregressive) else 3
+    expected = torch.full((4, 3), -num_moved * math.log(factor)).double()
+    torch.testing.assert_close(move.log_ratio, expected, atol=1e-6, rtol=0)
+
+
+def invert_affine(transition: Any, z: Tensor, h: Tensor) -> Tensor:
+    given, image = (z[..., 1:], z[..., :1]) if transition.flip else (z[..., :1], z[..., 1:])
+    raw, shift = transition.bijection.net(given, h).chunk(2, -1)
+    x = (image - shift) * (-2 * (raw / 2).tanh()).exp()
+    return torch.cat([x, given] if transition.flip else [given, x], -1)
+
+
+def invert_rational_quadratic(y: Tensor, bins: Bins, bound: float) -> Tensor:
+    """Root of the quadratic in ξ, in the form without cancellation (Durkan et al. 2019, eq. 6)."""
+    num_bins = bins.y.shape[-2]
+    index = ((y[..., None, :] >= bins.y).sum(-2) - 1).clamp(min=0)  # (..., M)
+    which = nn.functional.one_hot(index, num_bins).mT  # (..., K, M)
+    x_k, w, y_k, e, d0, d1 = ((field * which).sum(-2) for field in bins)
+    s = e / w
+    common = (y - y_k) * (d1 + d0 - 2 * s)
+    a, b, c = e * (s - d0) + common, e * d0 - common, -s * (y - y_k)
+    xi = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+    return torch.where(y.abs() < bound, x_k + xi * w, y)
+
+
+def invert_spline(transition: Any, z: Tensor, h: Tensor) -> Tensor:
+    given, image = (z[..., 1:], z[..., :1]) if transition.flip else (z[..., :1], z[..., 1:])
+    kind = transition.bijection
+    raw = kind.net(given, h).unflatten(-1, (3 * kind.num_bins - 1, 1))
+    x = invert_rational_quadratic(image, make_bins(raw, kind.num_bins, kind.bound), kind.bound)
+    return torch.cat([x, given] if transition.flip else [given, x], -1)
+
+
+def invert_iaf(transition: Any, z: Tensor, h: Tensor) -> Tensor:
+    """One pass for each latent: coordinate i is right once those before it are."""
+    x = torch.zeros_like(z)
+    for _ in range(z.shape[-1]):
+        mean, raw = transition.net(x, h).chunk(2, -1)
+        gate = torch.sigmoid(raw + transition.forget_bias)
+        x = (z - (1 - gate) * mean) / gate
+    return x
+
+
+INVERTIBLE: dict[str, tuple[Callable[[], Chain], Callable[..., Tensor]]] = {
+    "real_nvp": (lambda: real_nvp(2, num_layers=3, hidden=(8,), shared_size=2), invert_affine),
+    "spline": (
+        lambda: spline(2, num_layers=3, hidden=(8,), num_bins=6, bound=3.0, shared_size=2),
+        invert_spline,
+    ),
+    "iaf": (lambda: iaf(2, num_layers=3, hidden=(8, 8), shared_size=2), invert_iaf),
+}
+
+
+def inverse_with_log_q(
+    posterior: Chain, invert: Callable[..., Tensor], z: Tensor, context: Tensor
+) -> tuple[Tensor, Tensor]:
+    """z0 that flows to z (S, 1, D), and log q(z), with the flow's own log-determinants."""
+    own, h = context.split([4, 2], -1)
+    log_det = torch.zeros(z.shape[:2], dtype=z.dtype)
+    for transition in reversed(posterior.transitions):
+        x = invert(transition, z, h)
+        move = transition(State(x), h, NO_TARGET)
+        torch.testing.assert_close(move.state.z, z, atol=1e-8, rtol=1e-8)  # it is the inverse
+        z, log_det = x, log_det - move.log_ratio
+    return z, posterior.base.log_prob(z, own) - log_det
+
+
+@pytest.mark.parametrize("name", INVERTIBLE)
+def test_inverse_round_trip_and_density_that_integrates_to_one(name):
+    """∫ q(z) dz on a grid, through the inverse: log|det| too large or small would show."""
+    make, invert = INVERTIBLE[name]
+    posterior = perturbed(make(), scale=0.2)
+    context = torch.cat([0.3 * normal(1, 4), normal(1, 2)], -1)
+    with torch.no_grad():
+        draw = posterior(context, NO_TARGET, 20_000)
+        mean, deviation = draw.state.z.mean((0, 1)), draw.state.z.std((0, 1))
+        side = torch.linspace(-9, 9, 300, dtype=torch.float64)
+        grid = mean + deviation * torch.cartesian_prod(side, side)  # (N, 2)
+        _, log_q = inverse_with_log_q(posterior, invert, grid[:, None], context)
+    cell = (deviation * (side[1] - side[0])).prod()
+    total = (log_q.exp().sum() * cell).item()
+    # Kinks in the splines' slopes make the sum converge slowly: 2e-5 off here, 6e-6 at 500².
+    assert total == pytest.approx(1, abs=2e-4)
+    _, log_q = inverse_with_log_q(posterior, invert, draw.state.z[:100], context)
+    torch.testing.assert_close(log_q, draw.log_q[:100], atol=1e-8, rtol=1e-8)
+
+
+# ---- zuko as an oracle -------------------------------------------------------------------------
+
+
+def zuko_affine(zuko: Any, shift: Tensor, log_scale: Tensor) -> Any:
+    """Its map x exp(a) + b at a given log-scale, through the inverse of its soft bound on a."""
+    bound = -math.log(1e-3)
+    raw = log_scale / (1 - log_scale.abs() / bound)
+    return zuko.transforms.MonotonicAffineTransform(shift=shift, scale=raw)
+
+
+@pytest.mark.parametrize("scale", ["sigmoid", "exponential"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_affine_coupling_against_zuko(scale, flip):
+    zuko = pytest.importorskip("zuko")
+    transition = perturbed(
+        coupling(5, hidden=(8,), scale=scale, shared_size=SHARED, flip=flip), scale=0.3
+    )
+    z, h = normal(4, 3, 5), normal(3, SHARED)
+
+    def meta(given: Tensor) -> Any:
+        raw, shift = transition.bijection.net(given, h).chunk(2, -1)
+        log_scale = (raw + 2).sigmoid().log() if scale == "sigmoid" else 2 * (raw / 2).tanh()
+        return zuko_affine(zuko, shift, log_scale)
+
+    stays = torch.tensor([True, True, False, False, False]) ^ flip
+    image, log_det = zuko.transforms.CouplingTransform(meta, stays).call_and_ladj(z)
+    move = transition(State(z), h, NO_TARGET)
+    torch.testing.assert_close(move.state.z, image, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(-move.log_ratio, log_det.sum(-1), atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_iaf_against_zuko(reverse):
+    zuko = pytest.importorskip("zuko")
+    transition = perturbed(
+        InverseAutoregressive(5, hidden=(12, 12), shared_size=SHARED, reverse=reverse), scale=0.3
+    )
+    z, h = normal(4, 3, 5), normal(3, SHARED)
+
+    def meta(x: Tensor) -> Any:
+        mean, raw = transition.net(x, h).chunk(2, -1)
+        gate = (raw + 2).sigmoid()
+        return zuko_affine(zuko, (1 - gate) * mean, gate.log())
+
+    oracle = zuko.transforms.AutoregressiveTransform(meta, passes=5)
+    image, log_det = oracle.call_and_ladj(z)
+    move = transition(State(z), h, NO_TARGET)
+    torch.testing.assert_close(move.state.z, image, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(-move.log_ratio, log_det.sum(-1), atol=1e-8, rtol=1e-8)
+    # Five passes invert it, which they do only if output i sees no input from i on.
+    torch.testing.assert_close(oracle.inv(move.state.z), z, atol=1e-8, rtol=1e-8)
+
+
+def test_spline_against_zuko():
+    zuko = pytest.importorskip("zuko")
+    raw, x = normal(6, 23, 4), 4 * normal(6, 4)
+    bins = make_bins(raw, 8, 3.0)
+    theirs = Bins(*(field.mT for field in bins))  # (6, 4, 8)
+    numbers = torch.zeros(3, 6, 4, 8).double()
+    oracle = zuko.transforms.MonotonicRQSTransform(*numbers[:2], numbers[2, ..., 1:], bound=3.0)
+    end = torch.full((6, 4, 1), 3.0).double()
+    oracle.horizontal = torch.cat([theirs.x, end], -1)  # its own soft bounds on raw differ
+    oracle.vertical = torch.cat([theirs.y, end], -1)
+    oracle.derivatives = torch.cat([theirs.left_slope, torch.ones_like(end)], -1)
+    expected, log_slope = oracle.call_and_ladj(x)
+    got = rational_quadratic(x, bins, 3.0)
+    assert (x.abs() > 3).any() and (x.abs() < 3).any()
+    torch.testing.assert_close(got.value, expected, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(got.log_slope, log_slope, atol=1e-8, rtol=1e-8)
+
+
+# ---- splines -----------------------------------------------------------------------------------
+
+
+def test_bins_fill_the_square_and_respect_the_minima():
+    bins = make_bins(30 * normal(23, 50), 8, 2.0)
+    for left, length in ((bins.x, bins.width), (bins.y, bins.height)):
+        torch.testing.assert_close(length.sum(0), torch.full((50,), 4.0).double())
+        torch.testing.assert_close((left + length)[:-1], left[1:])
+        assert (length > 0.999 * 4e-3).all()
+    assert (bins.left_slope >= 1e-3).all()
+    assert (bins.left_slope[0] == 1).all() and (bins.right_slope[-1] == 1).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
+def test_spline_and_its_inverse_everywhere(size):
+    """Edges of bins and of the interval, both tails, and nets that have run away."""
+    bins = make_bins(size * normal(14, 7), 5, 2.0)
+    within = torch.linspace(-3, 3, 301, dtype=torch.float64)[:, None].expand(-1, 7)
+    x = torch.cat([within, bins.x]).sort(0).values  # (306, 7)
+    repeated = Bins(*(field.expand(len(x), -1, -1) for field in bins))
+    y, log_slope = rational_quadratic(x, repeated, 2.0)
+    assert y.isfinite().all() and log_slope.isfinite().all()
+    assert (y.diff(dim=0) >= 0).all()
+    outside = x.abs() >= 2
+    assert torch.equal(y[outside], x[outside])
+    assert (log_slope[outside] == 0).all()
+    # The flattest slopes are about 1e-6: their inverse blows up the rounding of y.
+    tolerance = {0.0: 1e-10, 1.0: 1e-10, 30.0: 1e-6}[size]
+    back = invert_rational_quadratic(y, repeated, 2.0)
+    torch.testing.assert_close(back, x, atol=tolerance, rtol=tolerance)
+
+
+def test_gradients_of_extreme_splines_are_finite():
+    raw = (100 * normal(4, 23, 3)).requires_grad_()
+    x = torch.tensor([-1e6, -2.0, -0.3, 2.0]).double()[:, None].repeat(1, 3).requires_grad_()
+    value, log_slope = rational_quadratic(x, make_bins(raw, 8, 2.0), 2.0)
+    (value.sum() + log_slope.sum()).backward()
+    assert x.grad.isfinite().all() and raw.grad.isfinite().all()
+
+
+# ---- masked nets -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("hidden", [(12,), (3, 20), (9, 9, 9)])
+def test_iaf_jacobian_is_triangular_and_full_below(reverse, hidden):
+    transition = perturbed(
+        InverseAutoregressive(6, hidden=hidden, shared_size=SHARED, reverse=reverse)
+    )
+    h = normal(1, SHARED)
+
+    def one(u: Tensor, context: Tensor) -> Tensor:
+        return transition(State(u[None, None]), context, NO_TARGET).state.z[0, 0]
+
+    jacobian, by_h = torch.autograd.functional.jacobian(one, (normal(6), h))
+    order = jacobian.flip(0, 1) if reverse else jacobian
+    assert torch.equal(order, order.tril())
+    if min(hidden) >= 6:  # narrower layers cannot tell all the latents apart
+        assert (order.tril(-1).abs().sum(-1)[1:] > 0).all()
+        below = torch.ones(6, 6).tril(-1).bool()
+        assert (order[below].abs() > 0).all()
+    assert (by_h.abs().sum(dim=(1, 2)) > 0).all()  # every latent, the first too, sees h
+
+
+def test_iaf_of_one_latent_sees_h_alone():
+    transition = perturbed(InverseAutoregressive(1, hidden=(4, 4), shared_size=SHARED))
+    z, h = normal(5, 2, 1), normal(2, SHARED)
+    outputs = transition.net(z, h)
+    torch.testing.assert_close(outputs, outputs[:1].expand_as(outputs))
+    assert not torch.allclose(outputs[:, 0], outputs[:, 1])
+
+
+# ---- nets --------------------------------------------------------------------------------------
+
+
+def test_conditioned_net_is_that_of_the_paper():
+    """Cremer et al. 2018: h = ELU(linear map of the features), ELU layers on [z, h], linear."""
+    net = perturbed(ConditionedMLP(2, 3, 4, (5, 6), "elu"))
+    z, h = normal(7, 2, 2), normal(2, 3)
+    first, _, second, _ = net.layers
+    for sample in range(7):
+        inputs = torch.cat([z[sample], nn.functional.elu(h)], -1)
+        hidden = nn.functional.elu(inputs @ first.weight.T + first.bias)
+        hidden = nn.functional.elu(hidden @ second.weight.T + second.bias)
+        expected = hidden @ net.last.weight.T + net.last.bias
+        torch.testing.assert_close(net(z, h)[sample], expected)
+
+
+# ---- auxiliary variables -----------------------------------------------------------------------
+
+
+def test_q_af_with_identity_flow_and_r_equal_to_q_is_the_gaussian(linear_gaussian):
+    posterior = perturbed(aux_real_nvp(2, hidden=(8,), partner_hidden=(8, 8)))
+    lift, *couplings, drop = posterior.transitions
+    drop.density.load_state_dict(lift.density.state_dict())
+    with torch.no_grad():
+        for layer in couplings:
+            for part in (layer.move_v, layer.move_z):
+                part.net.last.weight.zero_()
+                part.net.last.bias.copy_(torch.tensor([90.0, 90, 0, 0]))  # σ = 1, no shift
+    context = 0.5 * normal(2, posterior.context_size)
+    torch.manual_seed(8)
+    draw = posterior(context, linear_gaussian.log_joint(X), 50)
+    torch.manual_seed(8)
+    plain = gaussian(2)(context[:, :4], linear_gaussian.log_joint(X), 50)
+    torch.testing.assert_close(draw.state.z, plain.state.z)
+    torch.testing.assert_close(draw.log_q, plain.log_q, atol=1e-10, rtol=0)
+
+
+def test_q_af_log_q_is_the_sum_of_the_papers_terms():
+    posterior = perturbed(aux_real_nvp(3, hidden=(8,), partner_hidden=(8,)), scale=0.3)
+    context = normal(2, posterior.context_size)
+    h = context[:, 6:]
+    base, lifted, *moved, last = posterior.stages(context, NO_TARGET, 4)
+
+    def log_normal(density: ConditionalGaussian, v: Tensor, z: Tensor) -> Tensor:
+        mean, log_variance = density.net(z, h).chunk(2, -1)
+        return Normal(mean, (0.5 * log_variance).exp()).log_prob(v).sum(-1)
+
+    mean, log_variance = context[:, :6].chunk(2, -1)
+    expected = Normal(mean, (0.5 * log_variance).exp()).log_prob(base.state.z).sum(-1)
+    lift, *couplings, drop = posterior.transitions
+    z, v = lifted.state
+    assert torch.equal(z, base.state.z)
+    expected = expected + log_normal(lift.density, v, z)
+    for layer, stage in zip(couplings, moved, strict=True):
+        raw, shift = layer.move_v.net(z, h).chunk(2, -1)
+        v = v * (raw + 2).sigmoid() + shift
+        expected = expected - (raw + 2).sigmoid().log().sum(-1)
+        raw, shift = layer.move_z.net(v, h).chunk(2, -1)
+        z = z * (raw + 2).sigmoid() + shift
+        expected = expected - (raw + 2).sigmoid().log().sum(-1)
+        torch.testing.assert_close(stage.state, State(z, v))
+    expected = expected - log_normal(drop.density, v, z)  # at the very v that the flow made
+    assert last.state.v is None
+    torch.testing.assert_close(last.log_q, expected)
+
+
+def test_drop_scores_the_v_it_drops():
+    """A fresh draw from r would give the same number for every v, up to noise."""
+    drop = Drop(density=perturbed(ConditionalGaussian(2, hidden=(5,))))
+    z = normal(1, 1, 2).expand(50, 1, 2)
+    v = (5 * normal(50, 1, 2)).requires_grad_()
+    log_ratio = drop(State(z, v), normal(1, 0), NO_TARGET).log_ratio
+    mean, log_variance = drop.density.net(z, normal(1, 0)).chunk(2, -1)
+    expected = -Normal(mean, (0.5 * log_variance).exp()).log_prob(v).sum(-1)
+    torch.testing.assert_close(log_ratio, expected)
+    (gradient,) = torch.autograd.grad(log_ratio.sum(), v)
+    torch.testing.assert_close(gradient, (v - mean) * (-log_variance).exp())
+
+
+class Thermal(Conditional):
+    """N(0, T I): what a Hamiltonian posterior lifts a momentum from; no net, no h."""
+
+    def __init__(self, partner_size: int, temperature: float) -> None:
+        super().__init__()
+        self.partner_size = partner_size
+        self.scale = math.sqrt(temperature)
+
+    def sample(self, z: Tensor, h: Tensor) -> Draw:
+        v = self.scale * torch.randn_like(z)
+        return Draw(v, self.log_prob(v, z, h))
+
+    def log_prob(self, v: Tensor, z: Tensor, h: Tensor) -> Tensor:
+        return Normal(0.0, self.scale).log_prob(v).sum(-1)
+
+
+def nets_that_differ() -> tuple[Conditional, Conditional]:
+    return tuple(perturbed(ConditionalGaussian(2, hidden=(6,)), scale=0.2) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    "densities", [nets_that_differ, lambda: (Thermal(2, 2.0), Thermal(2, 1.0))]
+)
+def test_lift_and_drop_with_other_densities_keep_the_weights_proper(
+    densities, linear_gaussian: LinearGaussian
+):
+    """E[w] = p(x) within 4.5 standard errors, r ≠ q; and the bound is looser than without v."""
+    q, r = densities()
+    posterior = Chain(DiagonalGaussian(2), [Lift(density=q), Drop(density=r)])
+    mean, covariance = linear_gaussian.exact_posterior(X)
+    wide = covariance.diagonal().log().expand(2, -1) + 0.2  # a broad q0 has light-tailed weights
+    context = torch.cat([mean, wide], -1).detach()
+    samples = 40_000
+    log_joint = linear_gaussian.log_joint(X)
+    with torch.no_grad():
+        draw = posterior(context, log_joint, samples)
+        log_w = log_joint(draw.state.z) - draw.log_q - linear_gaussian.log_px(X)
+    ratio = log_w.exp()
+    error = ratio.std(0) / math.sqrt(samples)
+    assert (error < 0.03).all()
+    assert ((ratio.mean(0) - 1).abs() < 4.5 * error).all()
+    q0 = MultivariateNormal(mean, torch.diag_embed(wide.exp()))
+    plain = -torch.distributions.kl_divergence(q0, MultivariateNormal(mean, covariance))
+    assert (log_w.mean(0) < plain - 4.5 * log_w.std(0) / math.sqrt(samples)).all()
+
+
+def test_moving_v_without_scoring_it_would_show(linear_gaussian: LinearGaussian):
+    """q_AF with every part away from its start: E[w] = p(x) within 4.5 standard errors."""
+    posterior = perturbed(aux_real_nvp(2, hidden=(6,), partner_hidden=(6,)), scale=0.1)
+    mean, covariance = linear_gaussian.exact_posterior(X)
+    # The sigmoids shrink z by 0.88 twice: the base makes up for it, and is broader.
+    wide = covariance.diagonal().log().expand(2, -1) + 1.0
+    h = normal(2, posterior.shared_size)
+    context = torch.cat([mean / 0.88**2, wide, h], -1).detach()
+    samples = 40_000
+    log_joint = linear_gaussian.log_joint(X)
+    with torch.no_grad():
+        draw = posterior(context, log_joint, samples)
+        ratio = (log_joint(draw.state.z) - draw.log_q - linear_gaussian.log_px(X)).exp()
+    error = ratio.std(0) / math.sqrt(samples)
+    assert (error < 0.03).all()
+    assert ((ratio.mean(0) - 1).abs() < 4.5 * error).all()
+
+
+# ---- training ----------------------------------------------------------------------------------
+
+
+def test_iaf_closes_the_gap_that_a_factorised_gaussian_leaves(linear_gaussian: LinearGaussian):
+    """The best FFG loses ½ (Σ log Λ_ii - log|Λ|), Λ the posterior precision; IAF need not."""
+    posterior = iaf(2, num_layers=1, hidden=(16,), forget_bias=2.0, shared_size=0).double()
+    x = X[:1]
+    context = posterior.initial_context().double()[None].requires_grad_()
+    optimiser = torch.optim.Adam([context, *posterior.parameters()], lr=0.02)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.99)
+    loss = ELBO(num_samples=64)
+    for _ in range(300):
+        optimiser.zero_grad()
+        loss(linear_gaussian, posterior, x, context).loss.sum().backward()
+        optimiser.step()
+        schedule.step()
+    precision = torch.linalg.inv(linear_gaussian.exact_posterior(x).covariance)
+    gap = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
+    assert gap > 0.1
+    with torch.no_grad():
+        draw = posterior(context, linear_gaussian.log_joint(x), 20_000)
+        log_w = linear_gaussian.log_joint(x)(draw.state.z) - draw.log_q
+    error = log_w.std() / math.sqrt(20_000)
+    lost = linear_gaussian.log_px(x) - log_w.mean()
+    assert -4.5 * error < lost < 0.1 * gap
+
+
+# ---- composing and refusing --------------------------------------------------------------------
+
+
+def build(options: dict[str, Any], latent_dim: int = 4) -> Chain:
+    return make_node(posteriors, options).build(latent_dim=latent_dim, num_features=7)
+
+
+def composed(*transitions: dict[str, Any], **options: Any) -> Chain:
+    given = {"name": "chain", "base": {"name": "diagonal"}, "transitions": list(transitions)}
+    return build(given | options)
+
+
+LIFT = {"name": "lift", "density": {"name": "gaussian", "hidden": [5]}}
+DROP = {"name": "drop", "density": {"name": "gaussian", "hidden": [5]}}
+PARTNER = {"name": "partner_coupling", "hidden": [5]}
+
+
+def test_a_chain_is_composed_by_its_configuration():
+    posterior = composed(
+        {"name": "planar"},
+        {"name": "coupling", "hidden": [5], "shared_size": 3},
+        LIFT,
+        PARTNER,
+        {"name": "inverse_autoregressive", "hidden": [5], "reverse": True},
+        DROP,
+        base={"name": "full"},
+        shared_size=3,
+    )
+    names = [type(t).__name__ for t in posterior.transitions]
+    expected = ["Planar", "Coupling", "Lift", "PartnerCoupling", "InverseAutoregressive", "Drop"]
+    assert names == expected
+    planar, base = 2 * 4 + 1, 4 + 4 * 5 // 2
+    assert posterior.context_size == base + planar + 3
+    draw = posterior(torch.zeros(2, posterior.context_size), standard_log_prob, 5)
+    assert draw.log_q.shape == (5, 2)
+
+
+def test_a_chain_equals_the_recipe_it_spells_out():
+    spelt = composed(
+        {"name": "coupling", "hidden": [5], "scale": "sigmoid"},
+        {"name": "coupling", "hidden": [5], "scale": "sigmoid", "flip": True},
+    )
+    recipe = build({"name": "real_nvp", "num_layers": 2, "hidden": [5], "scale": "sigmoid"})
+    recipe.load_state_dict(spelt.state_dict())
+    draws = []
+    for posterior in (spelt, recipe):
+        torch.manual_seed(3)
+        draws.append(posterior(torch.ones(2, 8), standard_log_prob, 6))
+    assert torch.equal(draws[0].log_q, draws[1].log_q)
+
+
+def test_building_a_chain_draws_nothing_from_the_global_stream():
+    torch.manual_seed(5)
+    composed()
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+
+
+@pytest.mark.parametrize(
+    ("transitions", "options", "message"),
+    [
+        ([PARTNER], {}, r"`transitions\[0\]` \(PartnerCoupling\): needs a partner .*`lift` first"),
+        ([LIFT, DROP, DROP], {}, r"`transitions\[2\]` \(Drop\): needs a partner v of size 4"),
+        ([LIFT, PARTNER], {}, r"end without a partner v: put a `drop`"),
+        ([LIFT, LIFT, DROP], {}, r"`transitions\[1\]` \(Lift\): .* already"),
+        (
+            [LIFT, PARTNER | {"partner_size": 3}, DROP],
+            {},
+            r"`transitions\[1\]` \(PartnerCoupling\): needs a partner v of size 3; got .* size 4",
+        ),
+        (
+            [{"name": "coupling"}, {"name": "coupling", "shared_size": 5}],
+            {"shared_size": 2},
+            r"`transitions\[1\]` \(Coupling\): `shared_size` is 5 here, but the chain's is 2",
+        ),
+        (
+            [{"name": "inverse_autoregressive", "shared_size": 5}],
+            {},
+            r"`transitions\[0\]` .*: `shared_size` is 5 here, but the chain's is 0",
+        ),
+    ],
+)
+def test_transitions_that_do_not_fit_are_refused(
+    transitions: Sequence[dict[str, Any]], options: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        composed(*transitions, **options)
+
+
+@pytest.mark.parametrize("name", ["real_nvp", "spline"])
+def test_halves_need_two_latents(name):
+    with pytest.raises(ValueError, match="`latent_dim` of at least 2; got 1"):
+        build({"name": name}, latent_dim=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "spline", "num_bins": 1},
+        {"name": "spline", "num_bins": 1000},
+        {"name": "spline", "bound": 0},
+        {"name": "iaf", "hidden": []},
+        {"name": "real_nvp", "scale": "softplus"},
+        {"name": "aux_real_nvp", "num_layers": 0},
+    ],
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(key for key in options if key != "name")):
+        build(options)
+
+
+def test_standard_base():
+    base = StandardNormal(3)
+    z, log_q = base.sample(torch.zeros(2, 0).double(), 5)
+    assert z.shape == (5, 2, 3) and z.dtype == torch.float64
+    torch.testing.assert_close(log_q, standard_log_prob(z))
+    posterior = build({"name": "chain", "base": {"name": "standard"}, "transitions": []})
+    assert posterior.context_size == 0
