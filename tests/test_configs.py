@@ -1,0 +1,54 @@
+"""Every file under configs/ loads, builds and takes a training step, on data of its own shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.build import build
+from experiments.schema import DEFAULTS, RunConfig
+from experiments.training import Trainer
+from utils.config import load
+from utils.data.base import Data
+from utils.validation import validate
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+BASES = sorted(CONFIGS.glob("*/base.yaml"))
+QUICKSTART = CONFIGS / "quickstart" / "base.yaml"
+SHAPES = {"digits": (1, 8, 8), "linear_gaussian": (1, 1, 8)}  # the others are 28×28
+
+
+def additional() -> list:
+    """Each other file, over the base of its own folder or, where it has none, over quickstart."""
+    cases = [pytest.param(base, (), id=base.parent.name) for base in BASES]
+    for path in sorted(set(CONFIGS.rglob("*.yaml")) - set(BASES)):
+        folder = CONFIGS / path.relative_to(CONFIGS).parts[0]
+        base = folder / "base.yaml"
+        name = str(path.relative_to(CONFIGS).with_suffix(""))
+        cases.append(pytest.param(base if base in BASES else QUICKSTART, (path,), id=name))
+    return cases
+
+
+@pytest.mark.parametrize(("base", "more"), additional())
+def test_config_trains(base, more):
+    config = validate(RunConfig, load(base, more, ["training.batch_size=8"], DEFAULTS))
+    shape = SHAPES.get(config.data.name, (1, 28, 28))
+    x = (torch.rand(16, *shape) < 0.3).float()
+    built = build(config, shape)
+    data = Data({"train": x, "validation": x}, "none", "")
+    trainer = Trainer(built.vae, built.loss, data, config.training, config.seed)
+    before = [p.detach().clone() for p in trainer.parameters]
+    assert trainer.train_epoch(lambda step: True)
+    assert any(
+        not torch.equal(old, new) for old, new in zip(before, trainer.parameters, strict=True)
+    )
+    assert trainer.report()[0].values["bound"] < 0
+    with torch.no_grad():
+        context = built.vae.context(x[:2])
+        for estimator in built.estimators:
+            if estimator.label.startswith("IWAE"):
+                estimator.num_samples = 10
+            estimate = estimator(built.vae.model, built.vae.posterior, x[:2], context)
+            assert estimate.log_px.value.isfinite().all()

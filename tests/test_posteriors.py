@@ -1,0 +1,198 @@
+"""What every posterior must hold, whoever wrote it."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from models.generative import LinearGaussian
+from models.losses import ELBO, IWAE
+from models.posteriors.chain import Chain
+from models.posteriors.gaussian import DiagonalGaussian, FullGaussian, gaussian
+from models.posteriors.protocol import posteriors
+from tests.components import POSTERIORS, make_node
+
+LATENT, FEATURES = 4, 6
+every_posterior = pytest.mark.parametrize("options", POSTERIORS)
+
+
+def build(options: dict, latent_dim: int = LATENT) -> Chain:
+    node = make_node(posteriors, options)
+    return node.build(latent_dim=latent_dim, num_features=FEATURES).double()
+
+
+def log_joint(z: Tensor) -> Tensor:
+    """A smooth correlated target, unnormalised."""
+    return -0.5 * (z.square().sum(-1) + (z[..., :1] * z[..., 1:2] - 0.3).square().sum(-1))
+
+
+def contexts(posterior: Chain, num_data: int, spread: float = 0.1) -> Tensor:
+    initial = posterior.initial_context().double()
+    return initial + spread * torch.randn(num_data, len(initial), dtype=torch.float64)
+
+
+def test_every_posterior_can_be_built_without_required_options_or_has_a_config():
+    covered = {parameter.values[0]["name"] for parameter in POSTERIORS}
+    assert covered == set(posteriors.names())
+
+
+@every_posterior
+def test_shapes_and_dtype(options):
+    posterior = build(options)
+    draw = posterior(contexts(posterior, 3), log_joint, 5)
+    assert draw.state.z.shape == (5, 3, LATENT)
+    assert draw.log_q.shape == (5, 3)
+    assert draw.state.z.dtype == draw.log_q.dtype == torch.float64
+    assert draw.state.v is None  # what was lifted has been dropped
+    assert draw.log_q.isfinite().all()
+    single = build(options).float()
+    draw = single(contexts(single, 2).float(), log_joint, 1)
+    assert draw.log_q.dtype == torch.float32
+
+
+@every_posterior
+def test_every_parameter_and_context_number_gets_a_gradient(options):
+    posterior = build(options)
+    # Zero-initialised last layers hide the layers below them: move away from there first.
+    with torch.no_grad():
+        for parameter in posterior.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    context = contexts(posterior, 3).requires_grad_()
+    draw = posterior(context, log_joint, 20)
+    (log_joint(draw.state.z) - draw.log_q).mean().backward()
+    named = {"context": context, **dict(posterior.named_parameters())}
+    for name, parameter in named.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    unused = (context.grad == 0).all(0)
+    assert not unused.any(), f"context numbers {unused.nonzero().flatten().tolist()} do nothing"
+
+
+@every_posterior
+def test_data_points_do_not_see_each_other(options):
+    posterior = build(options)
+    context = contexts(posterior, 3)
+    changed = context.clone()
+    changed[1] += 0.3
+    torch.manual_seed(1)
+    before = posterior(context, log_joint, 4)
+    torch.manual_seed(1)
+    after = posterior(changed, log_joint, 4)
+    for kept in (0, 2):
+        torch.testing.assert_close(before.state.z[:, kept], after.state.z[:, kept])
+        torch.testing.assert_close(before.log_q[:, kept], after.log_q[:, kept])
+    assert not torch.allclose(before.log_q[:, 1], after.log_q[:, 1])
+
+
+@every_posterior
+def test_same_seed_same_draw_and_save_and_load(options):
+    posterior, other = build(options), build(options)
+    file = io.BytesIO()
+    torch.save(posterior.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    context = contexts(posterior, 2)
+    draws = []
+    for chain in (posterior, posterior, other):
+        torch.manual_seed(4)
+        draws.append(chain(context, log_joint, 3))
+    for draw in draws[1:]:
+        assert torch.equal(draws[0].state.z, draw.state.z)
+        assert torch.equal(draws[0].log_q, draw.log_q)
+
+
+@every_posterior
+def test_amortiser_starts_at_the_initial_context(options):
+    posterior = build(options)
+    amortiser = posterior.amortiser(FEATURES).double()
+    context = amortiser(torch.zeros(2, FEATURES, dtype=torch.float64))
+    assert context.shape == (2, posterior.context_size)
+    assert context.isfinite().all()
+
+
+@every_posterior
+def test_draws_are_properly_weighted_after_a_short_fit(options, linear_gaussian: LinearGaussian):
+    """E[w] = p(x). Untrained weights are heavy-tailed, so fit first; then 4.5 standard errors."""
+    posterior = build(options, latent_dim=2)
+    x = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2]]).double().view(2, 1, 1, 3)
+    context = contexts(posterior, 2, spread=0.01).requires_grad_()
+    # Shared weights at a rate that wide nets bear.
+    groups = [{"params": [context], "lr": 0.02}]
+    if weights := list(posterior.parameters()):
+        groups.append({"params": weights, "lr": 0.005})
+    optimiser = torch.optim.Adam(groups)
+    loss = ELBO(num_samples=16)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss(linear_gaussian, posterior, x, context).loss.sum().backward()
+        optimiser.step()
+    samples = 40_000
+    draw = posterior(context.detach(), linear_gaussian.log_joint(x), samples)
+    log_w = (linear_gaussian.log_joint(x)(draw.state.z) - draw.log_q).detach()
+    ratio = (log_w - linear_gaussian.log_px(x)).exp()
+    error = ratio.std(0) / math.sqrt(samples)
+    assert (error < 0.05).all()
+    assert ((ratio.mean(0) - 1).abs() < 4.5 * error).all()
+    # and every loss runs on it, ordered as bounds must be
+    elbo = log_w.mean(0)
+    iwae = IWAE(num_samples=64, gradient="dreg")(
+        linear_gaussian, posterior, x.repeat(50, 1, 1, 1), context.repeat(50, 1)
+    )
+    assert (iwae.value.view(50, 2).mean(0) > elbo - 4 * log_w.std(0) / math.sqrt(samples)).all()
+
+
+@pytest.mark.parametrize("base", [DiagonalGaussian(3), FullGaussian(3)], ids=["diagonal", "full"])
+def test_gaussian_bases_against_torch(base):
+    context = 0.5 * torch.randn(4, base.context_size, dtype=torch.float64)
+    z, log_q = base.sample(context, 6)
+    torch.testing.assert_close(log_q, base.log_prob(z, context))
+    mean = context[:, :3]
+    if isinstance(base, FullGaussian):
+        lower = torch.zeros(4, 3, 3, dtype=torch.float64)
+        rows, columns = torch.tril_indices(3, 3, offset=-1)
+        lower[:, rows, columns] = context[:, 6:]
+        lower = lower + torch.diag_embed(context[:, 3:6].exp())
+    else:
+        lower = torch.diag_embed((0.5 * context[:, 3:]).exp())
+    torch.testing.assert_close(log_q, MultivariateNormal(mean, scale_tril=lower).log_prob(z))
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_trained_gaussian_meets_the_closed_form(linear_gaussian: LinearGaussian, covariance):
+    """Best FFG loses KL = ½ (Σ log Λ_ii - log|Λ|), Λ the posterior precision; full loses nothing.
+
+    Sticking-the-landing gradients vanish at the full optimum, so that it is met exactly; the
+    diagonal one is met up to the optimiser's noise, a hundredth of the gap.
+    """
+    x = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2]]).double().view(2, 1, 1, 3)
+    posterior = gaussian(2, covariance=covariance)
+    context = posterior.initial_context().double().repeat(2, 1).requires_grad_()
+    optimiser = torch.optim.Adam([context], lr=0.05)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.99)
+    loss = ELBO(num_samples=64, gradient="stl")
+    for _ in range(500):
+        optimiser.zero_grad()
+        loss(linear_gaussian, posterior, x, context).loss.sum().backward()
+        optimiser.step()
+        schedule.step()
+    log_px, factorised = linear_gaussian.log_px(x), linear_gaussian.factorised_bound(x)
+    gap = (log_px - factorised).min()
+    assert gap > 0.1  # the test can tell the two apart
+    expected = factorised if covariance == "diagonal" else log_px
+    q_mean = context[:, :2]
+    if covariance == "diagonal":
+        scale = torch.diag_embed((0.5 * context[:, 2:]).exp())
+    else:
+        scale = torch.diag_embed(context[:, 2:4].exp())
+        scale = scale + torch.tensor([[0.0, 0], [1, 0]]).double() * context[:, 4:, None]
+    q = MultivariateNormal(q_mean, scale_tril=scale)
+    p = MultivariateNormal(*linear_gaussian.exact_posterior(x))
+    bound = linear_gaussian.log_px(x) - torch.distributions.kl_divergence(q, p)
+    tolerance = 0.01 * gap.item() if covariance == "diagonal" else 1e-6
+    torch.testing.assert_close(bound, expected, atol=tolerance, rtol=0)
