@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from utils.results import schema
 from utils.results.database import DatabaseError, ResultsDatabase
 from utils.results.folder import RunFolder
 from utils.results.recorder import Recorder
-from utils.results.records import RunRecord, Status, run_id
+from utils.results.records import MEMBERSHIP, Link, RunRecord, Status, run_id
 
 
 class BusyError(Exception):
@@ -68,11 +68,8 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     """
     config = identified.config
     folder = RunFolder(place.results / "runs" / identified.id)
-    record = folder.read_status()
-    if record is not None and record.status == "finished" and place.resume == "auto":
-        console.info(f"{identified.id} is already finished: {folder.path}")
-        _ensure_stored(folder, record, place, console)
-        return record
+    if finished := _if_finished(config, folder, place, console):
+        return finished
     device = pick_device(config.runtime.device)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
@@ -82,22 +79,53 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     _check_splits(config, data)
     folder.create()
     with _locked(folder.path):
-        if place.resume == "never" and folder.read_status() is not None:
+        # Another process may have finished it while this one was building.
+        if finished := _if_finished(config, folder, place, console):
+            return finished
+        before = folder.read_status()
+        if before is not None and place.resume == "never":
             _set_aside(folder, place, console)
+            before = None
         checkpoint = phases.cut_back(config, folder, device, console.warn)
         record = _record(identified, built, data, device)
-        before = folder.read_status()
+        if before is not None:
+            record = replace(record, experiment=before.experiment)
+            _enrol(folder, before, config.experiment)
         recorder = Recorder(folder, record, place.database, warn=console.warn)
         session = Session(config, built, data, device, folder, recorder, console, checkpoint)
         return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
 
 
+def _if_finished(
+    config: RunConfig, folder: RunFolder, place: Place, console: Console
+) -> RunRecord | None:
+    """The record of a run that has nothing left to do; its results are in the database then."""
+    record = folder.read_status()
+    if record is None or record.status != "finished" or place.resume == "never":
+        return None
+    console.info(f"{folder.path.name} is already finished: {folder.path}")
+    _enrol(folder, record, config.experiment)
+    _ensure_stored(folder, record, place, console)
+    return record
+
+
+def _enrol(folder: RunFolder, record: RunRecord, experiment: str) -> None:
+    """Note that another experiment has asked for the run; its science is the same."""
+    link = Link(experiment, MEMBERSHIP)
+    if experiment != record.experiment and link not in folder.links.read():
+        folder.links.append([link])
+
+
 def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: Console) -> None:
-    """Copy a finished run into a database that does not have it as finished."""
-    statement = select(schema.runs.c.status).where(schema.runs.c.id == record.id)
+    """Copy a finished run into a database that does not have all of it."""
+    runs, links = schema.runs.c, schema.links.c
+    status = select(runs.status).where(runs.id == record.id)
+    linked = select(links.target, links.kind).where(links.run == record.id)
     try:
         with closing(ResultsDatabase(place.database)) as database:
-            if database.query(statement) != [{"status": record.status}]:
+            known = {(row["target"], row["kind"]) for row in database.query(linked)}
+            finished = database.query(status) == [{"status": record.status}]
+            if not finished or known != set(folder.links.read()):
                 database.import_run(folder)
     except (DatabaseError, SQLAlchemyError, OSError) as error:
         console.warn(f"results database: {error}; the results are in {folder.path}")

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import main as program
+import plot_from_db
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.protocol import posteriors
@@ -141,6 +142,19 @@ def test_identity_is_the_science_and_the_seed(tmp_path, capsys):
     assert run_id("seed=1") == plain.replace("-s0", "-s1")
     assert run_id("loss.num_samples=2") != plain
     assert not (tmp_path / "results").exists()  # a dry run starts nothing
+
+
+def test_a_run_counts_for_every_experiment_that_asks_for_it(tmp_path, capsys):
+    assert run(*tiny()) == 0
+    for _ in range(2):  # asking twice is asking once
+        assert run(*tiny("experiment=other")) == 0
+    assert "already finished" in capsys.readouterr().err
+    for experiment in ("quickstart", "other"):
+        assert plot_from_db.main(["table", "-experiment", experiment]) == 0
+        table = capsys.readouterr().out
+        assert f"| {experiment} | digits |" in table
+    assert plot_from_db.main(["runs"]) == 0
+    assert capsys.readouterr().out.count("gaussian") == 1
 
 
 def test_data_root_is_no_science(capsys, tmp_path):

@@ -12,12 +12,15 @@ from utils.cli import did_you_mean
 from utils.reporting import ReportError
 from utils.results import schema, views
 from utils.results.database import ResultsDatabase
+from utils.results.records import MEMBERSHIP
 
 
 def load_runs(database: ResultsDatabase, experiments: Sequence[str] = ()) -> pd.DataFrame:
     """The table ``runs``, of all or the given experiments, by experiment, hash and seed.
 
-    Raises ReportError when there are no runs, or none of an experiment.
+    A run counts for every experiment that asked for it, though it was done but once: ``home`` is
+    the first, and of those that are wanted ``experiment`` is one. Raises ReportError when there
+    are no runs, or none of an experiment.
     """
     c = schema.runs.c
     runs = _frame(database, select(schema.runs).order_by(c.experiment, c.hash, c.seed))
@@ -26,7 +29,20 @@ def load_runs(database: ResultsDatabase, experiments: Sequence[str] = ()) -> pd.
             f"the results database {database.url!r} is empty; `python main.py -config FILE` "
             "makes a run, `python plot_from_db.py rebuild` takes in the folders of earlier ones"
         )
-    return choose(runs, "experiment", experiments)
+    runs["home"] = runs["experiment"]
+    if not experiments:
+        return runs
+    wanted = choose(_with_memberships(database, runs), "experiment", experiments)
+    return wanted.drop_duplicates("id").reset_index(drop=True)
+
+
+def _with_memberships(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
+    c = schema.links.c
+    query = select(c.run.label("id"), c.target).where(c.kind == MEMBERSHIP)
+    members = runs.merge(_frame(database, query), on="id")
+    members["experiment"] = members.pop("target")
+    everything = pd.concat([runs, members]) if len(members) else runs
+    return everything.sort_values(["experiment", "hash", "seed"])
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -60,10 +76,11 @@ def load_summaries(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFram
     Raises ReportError when there are none.
     """
     view = views.run_estimates
-    query = select(view).where(view.c.experiment.in_(runs["experiment"].unique().tolist()))
+    query = select(view).where(view.c.experiment.in_(runs["home"].unique().tolist()))
     summaries = _of_runs(_frame(database, query), runs)
     if summaries.empty:
         raise ReportError(f"no estimates in {_count(runs)}")
+    summaries["experiment"] = summaries["run"].map(runs.set_index("id")["experiment"])
     return summaries
 
 
@@ -91,7 +108,7 @@ def _frame(database: ResultsDatabase, query: Select[Any]) -> pd.DataFrame:
 
 def _restricted(query: Select[Any], table: Any, runs: pd.DataFrame) -> Select[Any]:
     """Let the database drop other experiments; a list of all run ids could be too long for it."""
-    experiments = runs["experiment"].unique().tolist()
+    experiments = runs["home"].unique().tolist()
     of_experiment = select(schema.runs.c.id).where(schema.runs.c.experiment.in_(experiments))
     return query.where(table.c.run.in_(of_experiment))
 

@@ -36,6 +36,10 @@ class Estimate(NamedTuple):
     standard_error: float | None = None
 
 
+MEMBERSHIP = "experiment"
+"""Kind of a link to a further experiment (its name) that asked for the same run."""
+
+
 class Link(NamedTuple):
     """Points from a run to the run (its id) that it builds on, such as a trained model."""
 
