@@ -11,8 +11,8 @@ from enum import IntEnum
 
 from experiments import listing
 from experiments.build import BuildError, build, load_data
-from experiments.run import BusyError, Identified, Place, execute
-from experiments.schema import DEFAULTS, REGISTRIES, SCIENCE, RunConfig
+from experiments.run import BusyError, Identified, Place, execute, identify
+from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
 from experiments.signals import InterruptedRunError
 from experiments.training import DivergedError
 from utils import config as configuration
@@ -21,7 +21,7 @@ from utils.cli import did_you_mean
 from utils.config import Layer
 from utils.console import Console
 from utils.data.base import DataError, datasets
-from utils.resolved import describe, identity, resolved
+from utils.resolved import describe
 from utils.results.database import DatabaseError, check_url, database_url
 from utils.results.folder import results_root
 from utils.sources import ConfigError
@@ -116,10 +116,7 @@ def _identify(options: Namespace) -> tuple[Layer, Identified]:
         assignments.append(f"runtime.device={options.device}")
     layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
     config = validate(RunConfig, layer)
-    plain = resolved(config)
-    places = [f"data.{name}" for name in config.data.build().execution_options]
-    science = {section: plain[section] for section in SCIENCE}
-    return layer, Identified(config, plain, identity(science, places))
+    return layer, identify(config)
 
 
 def _dry_run(options: Namespace, console: Console) -> int:

@@ -36,10 +36,15 @@ class Built:
         return sum(p.numel() for p in self.vae.parameters() if p.requires_grad)
 
 
-def load_data(config: RunConfig) -> Data:
-    """Load the data set. Raises DataError when it is missing or damaged."""
+def make_dataset(config: RunConfig) -> Dataset:
+    """The data set, not loaded yet. Raises BuildError when it refuses its options."""
     dataset: Dataset = _build("data", config.data.build)
-    return dataset.load()
+    return dataset
+
+
+def load_data(config: RunConfig) -> Data:
+    """Load the data set. Raises DataError when it is missing or damaged, and BuildError."""
+    return make_dataset(config).load()
 
 
 def build(config: RunConfig, x_shape: Sequence[int]) -> Built:

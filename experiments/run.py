@@ -18,13 +18,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import phases, provenance
-from experiments.build import BuildError, Built, build, load_data, pick_device
+from experiments.build import BuildError, Built, build, load_data, make_dataset, pick_device
 from experiments.phases import Session
-from experiments.schema import RunConfig
+from experiments.schema import SCIENCE, RunConfig
 from experiments.signals import InterruptedRunError, catching
 from experiments.training import DivergedError
 from utils.console import Console
 from utils.data.base import Data
+from utils.resolved import identity, resolved
 from utils.results import schema
 from utils.results.database import DatabaseError, ResultsDatabase
 from utils.results.folder import RunFolder
@@ -58,6 +59,16 @@ class Identified:
     def id(self) -> str:
         """``<hash>-s<seed>``: the run's name in folders and database."""
         return run_id(self.hash, self.config.seed)
+
+
+def identify(config: RunConfig) -> Identified:
+    """Resolve a configuration and hash its science: where data lies and how it runs is none.
+
+    Raises BuildError when the data set refuses its options.
+    """
+    plain = resolved(config)
+    places = [f"data.{name}" for name in make_dataset(config).execution_options]
+    return Identified(config, plain, identity({key: plain[key] for key in SCIENCE}, places))
 
 
 def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
