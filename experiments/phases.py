@@ -85,13 +85,16 @@ def train(session: Session, interruption: Interruption) -> int:
 
 def make_trainer(session: Session) -> Trainer:
     """A trainer for the session, at the state of its checkpoint."""
+    compile_step = _wants_compiler(session)
+    if compile_step:
+        session.console.info("compiling the training step (runtime.compile=off does without)")
     trainer = Trainer(
         session.built.vae,
         session.built.loss,
         session.data,
         session.config.training,
         session.config.seed,
-        compile_step=_wants_compiler(session),
+        compile_step=compile_step,
         warn=session.console.warn,
     )
     if session.checkpoint is not None:
@@ -170,6 +173,7 @@ class _Saver:
         log.sync()
         state = {"trainer": self._trainer.state(), "metrics_bytes": log.size()}
         checkpoint.save(state, self._path, keep_previous=True)
+        self._session.console.detail(f"checkpoint after epoch {self._trainer.epoch}: {self._path}")
         self._saved = time.monotonic()
 
 
