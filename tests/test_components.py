@@ -1,0 +1,100 @@
+"""Hygiene of every registered loss, estimator, warm-up, optimiser and schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from estimators.protocol import estimators
+from experiments.optimisers import optimisers, schedules
+from experiments.schema import REGISTRIES
+from models.generative import LinearGaussian
+from models.losses import losses, warmups
+from models.posteriors.chain import Chain
+from models.posteriors.gaussian import gaussian
+from models.posteriors.protocol import posteriors
+from tests.components import POSTERIORS, make_node
+
+X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
+NEEDED: dict[str, dict[str, Any]] = {  # values for options that have no default
+    "linear": {"epochs": 5},
+    "cyclical": {"period": 4},
+    "multi_step": {"milestones": [2, 4]},
+}
+
+
+def of(registry) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", registry.names())
+
+
+def build(registry, name: str, **sizes: Any) -> Any:
+    return make_node(registry, {"name": name, **NEEDED.get(name, {})}).build(**sizes)
+
+
+@pytest.mark.parametrize("registry", REGISTRIES.values(), ids=list(REGISTRIES))
+def test_every_component_says_in_one_line_what_it_is(registry):
+    for entry in registry:
+        assert entry.summary.endswith((".", ")")), entry.name
+        assert len(entry.summary) < 100, entry.name
+
+
+@of(losses)
+@pytest.mark.parametrize("options", POSTERIORS)
+def test_every_loss_takes_every_posterior(linear_gaussian: LinearGaussian, name, options):
+    posterior: Chain = make_node(posteriors, options).build(latent_dim=2, num_features=3).double()
+    context = posterior.initial_context().double().repeat(2, 1).requires_grad_()
+    bound = build(losses, name)(linear_gaussian, posterior, X, context)
+    assert bound.loss.shape == bound.value.shape == (2,)
+    assert not bound.value.requires_grad
+    for metric in bound.metrics.values():
+        assert metric.shape == (2,)
+        assert not metric.requires_grad
+    bound.loss.sum().backward()
+    assert context.grad.isfinite().all()
+    assert linear_gaussian.weight.grad.abs().sum() > 0
+
+
+@of(estimators)
+def test_every_estimator_gives_a_number_a_datum(linear_gaussian: LinearGaussian, name):
+    estimator = build(estimators, name)
+    estimator.check(linear_gaussian)
+    posterior = gaussian(2)
+    context = posterior.initial_context().double().repeat(2, 1)
+    estimate = estimator(linear_gaussian, posterior, X, context)
+    assert estimator.label
+    for quantity in (estimate.log_px, *estimate.stats.values()):
+        assert quantity.value.shape == (2,)
+        assert not quantity.value.requires_grad
+    error = estimate.log_px.standard_error
+    exact = linear_gaussian.log_px(X)
+    assert ((estimate.log_px.value - exact).abs() <= 5 * error + 1e-9).all()
+
+
+@of(warmups)
+def test_every_warmup_ends_at_one(name):
+    warmup = build(warmups, name)
+    weights = [warmup.weight(epoch) for epoch in range(1, int(warmup.length) + 3)]
+    assert all(0 <= weight <= 1 for weight in weights)
+    assert weights[-1] == weights[-2] == 1
+    assert weights[0] < 1
+
+
+@of(optimisers)
+def test_every_optimiser_goes_downhill(name):
+    parameter = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimiser = build(optimisers, name, parameters=[parameter])
+    before = parameter.square().sum().item()
+    for _ in range(20):
+        optimiser.zero_grad()
+        parameter.square().sum().backward()
+        optimiser.step()
+    assert parameter.square().sum().item() < before
+
+
+@of(schedules)
+def test_every_schedule_starts_at_one_and_stays_positive(name):
+    schedule = build(schedules, name, epochs=10)
+    assert schedule(1) == 1
+    assert all(0 < schedule(epoch) <= 1 for epoch in range(1, 11))
