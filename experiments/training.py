@@ -111,6 +111,7 @@ class Trainer:
                     self._check(checked, epoch)
                     checked = self.step
             self._check(checked, epoch)  # before anybody saves what may be broken
+            self._check_parameters(epoch)
         finally:
             self._noise = seeding.get_state()
             seeding.set_state(outside)
@@ -143,14 +144,12 @@ class Trainer:
     def _run_forward(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if self._forward is self._eager:
             return self._eager(x, weight)
-        before = seeding.get_state()
         try:
             return self._forward(x, weight)
-        except Exception as error:  # whatever the compiler raises, eager can do the work
+        except Exception as error:  # raised while compiling, before any noise is drawn
             reason = str(error).strip().split("\n", 1)[0]
             self._warn(f"torch.compile failed, going on without it: {reason}")
             self._forward = self._eager
-            seeding.set_state(before)
             return self._eager(x, weight)
 
     def _check(self, start: int, epoch: int) -> None:
@@ -163,6 +162,11 @@ class Trainer:
         raise DivergedError(
             f"`{name}` is {value} at epoch {epoch}, step {step} of {self.num_steps}"
         )
+
+    def _check_parameters(self, epoch: int) -> None:
+        """A last step can break the weights after its loss was finite."""
+        if not torch.stack([p.isfinite().all() for p in self.parameters]).all():
+            raise DivergedError(f"a parameter is not finite after epoch {epoch}, step {self.step}")
 
     def report(self) -> list[Metrics]:
         """Metrics of the epoch just completed; validation where it is due and there is a split.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -125,6 +124,20 @@ def test_divergence_names_its_place(data):
         fitted.train_epoch(go_on)
 
 
+def test_weights_broken_by_the_last_step_are_noticed_before_anybody_saves_them(data):
+    fitted = trainer(data)
+    step = fitted.optimiser.step
+
+    def breaking_step():
+        step()
+        with torch.no_grad():
+            fitted.parameters[0].fill_(math.inf)
+
+    fitted.optimiser.step = breaking_step
+    with pytest.raises(DivergedError, match="not finite after epoch 1, step 1"):
+        fitted.train_epoch(lambda number: number < 1)
+
+
 def test_gradient_clipping_bounds_the_step(data):
     clipped = trainer(
         data, "training.clip_grad_norm=0.001", "training.optimiser={name: sgd, lr: 1.0}"
@@ -137,7 +150,6 @@ def test_gradient_clipping_bounds_the_step(data):
 def test_early_stopping_counts_from_the_best_and_after_warmup(data):
     stopping = "training.early_stopping.patience=2"
     plain = trainer(data, stopping, "training.epochs=50")
-    plain.best, plain.epoch = plain.best, 0
     fit(plain, 1)
     assert plain.best is not None
     plain.best = plain.best._replace(value=math.inf)  # nothing will be better
@@ -162,8 +174,12 @@ def test_best_weights_are_those_of_the_best_epoch(data):
             kept[report.epoch] = report.values["bound"]
     assert fitted.best.value == max(kept.values())
     assert kept[fitted.best.epoch] == fitted.best.value
-    best = dataclasses.replace(fitted.options)  # options are untouched by training
-    assert best == fitted.options
+    fitted.best = fitted.best._replace(value=math.inf)  # nothing will be better
+    best = {name: tensor.clone() for name, tensor in fitted.best.weights.items()}
+    before = weights(fitted)
+    fit(fitted, 1)
+    assert not torch.equal(weights(fitted), before)
+    assert all(torch.equal(fitted.best.weights[name], best[name]) for name in best)
 
 
 @pytest.mark.parametrize(
