@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 T = TypeVar("T")
@@ -171,11 +171,6 @@ class Registry(Generic[T]):
     ) -> core_schema.CoreSchema:
         choices = {entry.name: _node_schema(entry, handler) for entry in self}
         return core_schema.tagged_union_schema(choices, discriminator="name")
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"type": "object", "title": self.kind}
 
 
 def _entry(name: str, factory: Callable[..., T]) -> Entry[T]:
