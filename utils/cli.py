@@ -81,10 +81,16 @@ def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespa
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """ ". Did you mean 'x'?" for the closest of ``choices``, or nothing when none is close."""
-    names = list(dict.fromkeys(choices))
-    begun = sorted((name for name in names if name.startswith(word)), key=len)
-    close = begun or difflib.get_close_matches(word, names, n=1)
-    return f". Did you mean '{close[0]}'?" if close else ""
+    close = nearest(word, choices)
+    return "" if close is None else f". Did you mean '{close}'?"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The one of ``choices`` that ``word`` begins or misspells, in whatever case; None if none."""
+    folded = {choice.casefold(): choice for choice in choices}
+    begun = sorted((name for name in folded if name.startswith(word.casefold())), key=len)
+    close = begun or difflib.get_close_matches(word.casefold(), folded, n=1)
+    return folded[close[0]] if close else None
 
 
 def _spellings(name: str) -> list[str]:

@@ -9,7 +9,6 @@ no integers, ``true`` is no number; an integer does where a float is wanted, and
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import types
 import typing
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from utils.cli import nearest
 from utils.config import Layer
 from utils.registry import Entry, Registry
 from utils.sources import DEFAULT, ConfigError, KeyPath, Origin, Problem, flow, show_path
@@ -145,7 +145,7 @@ def _fault(error: Mapping[str, Any], location: Sequence[Any], schema: type) -> _
 def _unknown_key(mapping: _Place, key: str) -> _Fault:
     path = (*mapping.path, key)
     valid = [name for option in mapping.alternatives for name in _keys(option)]
-    if near := _nearest(key, valid):
+    if near := nearest(key, valid):
         hint = f"Did you mean {show_path((*mapping.path, near))}?"
     else:
         hint = f"Valid keys: {_shorten(valid)}"
@@ -153,14 +153,14 @@ def _unknown_key(mapping: _Place, key: str) -> _Fault:
 
 
 def _choice(path: KeyPath, choices: Sequence[str], value: Any) -> _Fault:
-    near = _nearest(value, choices)
+    near = nearest(str(value), choices)
     hint = f". Did you mean {near!r}?" if near else ""
     return _Fault(path, wanted=_one_of(choices), hint=hint, value=value)
 
 
 def _not_a_component(path: KeyPath, names: Sequence[str], value: Any) -> _Fault:
     """Something else stands where a component should: most often its bare name."""
-    component = f"{{name: {_nearest(value, names) or '...'}}}"
+    component = f"{{name: {nearest(str(value), names) or '...'}}}"
     key = "" if isinstance(path[-1], int) else f"{path[-1]}: "
     wanted = f"a mapping whose `name` is {_one_of(names)}"
     return _Fault(path, wanted=wanted, hint=f". Write `{key}{component}`", value=value)
@@ -238,13 +238,6 @@ def _keys(option: Any) -> list[str]:
 
 _MAX_LISTED = 100  # characters of a list of valid words: a line of an error is to be read
 _MAX_SHOWN = 60  # characters of a bad value
-
-
-def _nearest(word: Any, words: Sequence[str]) -> str | None:
-    """The one of ``words`` that a misspelt ``word`` was meant to be, if one is near."""
-    folded = {known.casefold(): known for known in words}
-    near = difflib.get_close_matches(str(word).casefold(), folded, n=1)
-    return folded[near[0]] if near else None
 
 
 def _one_of(words: Sequence[str]) -> str:
