@@ -96,6 +96,30 @@ def make_table(arguments: argparse.Namespace) -> None:
         _say(f"not shown: {', '.join(left_out)} (-name)")
 
 
+def tabulate_gaps(arguments: argparse.Namespace) -> None:
+    """Print inference gaps and what they are made of; draw them where a figure is wanted."""
+    from utils.reporting import curves, gap_figures, gaps, queries, tables
+
+    if arguments.figure is not None:
+        curves.check_suffix(arguments.figure)
+    database = _database(arguments)
+    runs = queries.load_runs(database, arguments.experiment)
+    runs = runs if arguments.all else queries.finished(runs)
+    runs = gaps.over_training(runs) if arguments.over_training else runs
+    measured = gaps.measure(gaps.load(database, runs), runs, arguments.split)
+    runs = runs[runs["id"].isin([entry.run for entry in measured])]
+    lines = gaps.summarise(measured, runs, arguments.digits)
+    for_programs = arguments.format == "csv"
+    table = gaps.gap_table(lines, runs, with_hash=for_programs)
+    _write(tables.FORMATS[arguments.format](table), arguments.output)
+    if for_programs:
+        _say("\n".join(table.caption))
+    if arguments.figure is not None:
+        draw = gap_figures.training_figure if arguments.over_training else gap_figures.bar_figure
+        curves.save_figure(draw(lines), arguments.figure)
+        _say(f"wrote {arguments.figure}")
+
+
 def rebuild(arguments: argparse.Namespace) -> None:
     """Make the database out of the run folders."""
     from utils.results.database import DatabaseError, ResultsDatabase, database_url
@@ -156,6 +180,16 @@ def _figure(parser: Parser) -> None:
     add_option(parser, "output", type=Path, required=True, metavar="FILE", help=text)
 
 
+def _also_figure(parser: Parser) -> None:
+    text = "also draw it, here: .png, .pdf or .svg"
+    add_option(parser, "figure", type=Path, metavar="FILE", help=text)
+
+
+def _over_training(parser: Parser) -> None:
+    text = "only runs that measure an epoch of another (initialise.weights), one row an epoch"
+    add_option(parser, "over_training", action="store_true", help=text)
+
+
 def _place(parser: Parser) -> None:
     group = parser.add_argument_group("where the results are")
     text = "the results folder (default: $VI_RESULTS, else results)"
@@ -183,6 +217,15 @@ COMMANDS = (
         "tabulate estimates, mean ± standard error over seeds",
         make_table,
         (_experiment, _name, _split, _all, _digits, _format("markdown"), _output),
+    ),
+    Command(
+        "gaps",
+        "tabulate inference gaps, and draw them: approximation and amortisation",
+        tabulate_gaps,
+        (
+            *(_experiment, _split, _all, _over_training, _digits),
+            *(_format("markdown"), _output, _also_figure),
+        ),
     ),
     Command("rebuild", "make the database out of the run folders", rebuild, ()),
 )

@@ -84,6 +84,26 @@ def load_summaries(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFram
     return summaries
 
 
+def load_estimates(
+    database: ResultsDatabase, runs: pd.DataFrame, names: Sequence[str]
+) -> pd.DataFrame:
+    """Estimates of single data of ``runs`` by the given names; empty where there are none.
+
+    Columns: run, phase, estimator, split, name, datum, value.
+    """
+    c = schema.estimates.c
+    query = select(c.run, c.phase, c.estimator, c.split, c.name, c.datum, c.value)
+    query = query.where(c.name.in_(names)).order_by(*schema.estimates.primary_key)
+    return _of_runs(_frame(database, _restricted(query, schema.estimates, runs)), runs)
+
+
+def status_note(runs: pd.DataFrame) -> list[str]:
+    """What a caption says of runs that are not finished; nothing where all are."""
+    counts = runs["status"].value_counts().drop("finished", errors="ignore")
+    parts = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return [f"Includes runs that are not finished ({parts})."] if parts else []
+
+
 def choose(frame: pd.DataFrame, column: str, wanted: Sequence[Any]) -> pd.DataFrame:
     """Rows whose ``column`` is one of ``wanted``; all rows when nothing is wanted.
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from utils.reporting.labels import configuration_labels
+from utils.reporting.queries import status_note
 from utils.reporting.statistics import seed_mean
 from utils.reporting.tables import Cell, Heading, Number, Table, Text
 
@@ -61,7 +62,7 @@ def estimate_table(
     ]
     headings = [Heading(PRETTY.get(column, column)) for column in described]
     headings += [Heading(f"{PRETTY.get(name, name)} ({by})", True) for name, by in quantities]
-    return Table(headings, rows, (*CAPTION, _data_note(summaries), *_status_note(runs)))
+    return Table(headings, rows, (*CAPTION, _data_note(summaries), *status_note(runs)))
 
 
 def default_names(summaries: pd.DataFrame) -> list[str]:
@@ -132,9 +133,3 @@ def _data_note(summaries: pd.DataFrame) -> str:
         size = str(low) if low == high else f"{low} to {high}, NOT the same in all runs"
         parts.append(f"{dataset} {split} {size}")
     return f"Data points: {'; '.join(parts)}."
-
-
-def _status_note(runs: pd.DataFrame) -> list[str]:
-    counts = runs["status"].value_counts().drop("finished", errors="ignore")
-    parts = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return [f"Includes runs that are not finished ({parts})."] if parts else []

@@ -1,0 +1,566 @@
+"""plot_from_db.py gaps: the table of inference gaps and its figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageColor
+
+import plot_from_db
+from utils.reporting import gaps
+from utils.reporting.curves import COLOURS
+from utils.reporting.gap_figures import bar_figure, training_figure
+from utils.reporting.queries import load_runs
+from utils.results.database import ResultsDatabase, database_url
+from utils.results.folder import RunFolder
+from utils.results.recorder import Recorder
+from utils.results.records import Estimate, RunRecord
+
+Rows = Mapping[str, Sequence[float]]  # "phase/estimator/split/name": a value a datum
+
+FFG: dict[str, Any] = {"name": "gaussian"}
+AF: dict[str, Any] = {"name": "aux_real_nvp", "hidden": [200]}
+TRAIN_AND_MEASURE = ("train", "local_optimisation", "estimate")
+
+
+def settings(
+    posterior: Mapping[str, Any] = FFG,
+    families: Mapping[str, Any] | None = None,
+    *,
+    phases: Sequence[str] = TRAIN_AND_MEASURE,
+    weights: str = "last",
+    **sections: Any,
+) -> dict[str, Any]:
+    """What a run's resolved configuration says, as far as gaps look at it."""
+    return {
+        "data": {"name": "digits"},
+        "model": {"latent_dim": 8},
+        "encoder": {"name": "mlp"},
+        "posterior": dict(posterior),
+        "local_optimisation": {"families": families or {}, "setting": {"name": "fast"}},
+        "evaluation": {"weights": weights},
+        "phases": list(phases),
+        **sections,
+    }
+
+
+def initialised(run: str, weights: str | int = "last", **changes: Any) -> dict[str, Any]:
+    parts = ["model", "encoder", "posterior"]
+    return {"run": run, "experiment": None, "parts": parts, "weights": weights} | changes
+
+
+def add_run(
+    root: Path,
+    config_hash: str,
+    rows: Rows,
+    *,
+    seed: int = 0,
+    status: Any = "finished",
+    experiment: str = "expA",
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    config = config or settings()
+    record = RunRecord(
+        experiment,
+        config_hash,
+        seed,
+        dataset="digits",
+        binarisation="static",
+        config=config,
+        posterior=config["posterior"]["name"],
+        loss="elbo",
+    )
+    folder = RunFolder(root / "runs" / record.id)
+    recorder = Recorder(folder, record, database_url(root), warn=pytest.fail, linger=0.0)
+    for name, values in rows.items():
+        phase, estimator, split, quantity = name.split("/")
+        recorder.add_estimates(
+            Estimate(phase, estimator, split, datum, quantity, value, 0.1)
+            for datum, value in enumerate(values)
+        )
+    if config.get("initialise"):
+        recorder.add_link(config["initialise"]["run"], "initialised")
+    assert recorder.close(status)
+
+
+# Four data. By hand: log p is -90, -79, -85, -96 (IWAE-5000 wins at data 1 and 3);
+# approximation gaps 2, 1, 1, 2; amortisation gaps 1, 3, 1, 3; inference gaps 3, 4, 2, 5.
+ESTIMATED: Rows = {
+    "estimate/AIS-100x500/test/log_px": (-90.0, -80.0, -85.0, -97.0),
+    "estimate/IWAE-5000/test/log_px": (-91.0, -79.0, -85.5, -96.0),
+    "estimate/IWAE-5000/test/elbo": (-93.0, -83.0, -87.0, -101.0),
+    "estimate/IWAE-50/test/elbo": (-1.0, -1.0, -1.0, -1.0),
+}
+OPTIMISED: Rows = {
+    "local_optimisation/gaussian (fast)/test/elbo": (-92.0, -80.0, -86.0, -98.0),
+    "local_optimisation/gaussian (fast)/test/log_px": (-91.5, -79.5, -85.75, -97.5),
+}
+GAPS = {
+    "approximation gap": (2.0, 1.0, 1.0, 2.0),
+    "amortisation gap": (1.0, 3.0, 1.0, 3.0),
+    "inference gap": (3.0, 4.0, 2.0, 5.0),
+}
+
+
+def shifted(rows: Rows, by: float, *names: str) -> Rows:
+    """``rows`` with all values moved, or those only whose name begins with one of ``names``."""
+    return {
+        name: [value + by if name.startswith(names or ("",)) else value for value in values]
+        for name, values in rows.items()
+    }
+
+
+def on(split: str, rows: Rows) -> Rows:
+    return {name.replace("/test/", f"/{split}/"): values for name, values in rows.items()}
+
+
+def spread(values: Sequence[float]) -> str:
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.mean(values):.2f} ± {error:.2f}"
+
+
+def plot(root: Path, *arguments: str) -> int:
+    return plot_from_db.main(["gaps", *arguments, "--results", str(root)])
+
+
+Read = pytest.CaptureFixture[str]
+
+
+def table(root: Path, capsys: Read, *arguments: str) -> list[dict[str, str]]:
+    """The rows that ``gaps --format csv`` gives."""
+    assert plot(root, "--format", "csv", *arguments) == 0
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+def shown(root: Path, capsys: Read, *arguments: str) -> list[dict[str, str]]:
+    """The rows of the Markdown table."""
+    assert plot(root, *arguments) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+def test_gaps_of_one_run_by_hand(tmp_path: Path, capsys: Read) -> None:
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
+    (row,) = shown(tmp_path, capsys)
+    assert row == {
+        "experiment": "expA",
+        "data set": "digits",
+        "binarisation": "static",
+        "posterior": "gaussian",
+        "loss": "elbo",
+        "own family": "gaussian",
+        "optimisation": "fast",
+        "split": "test",
+        "runs": "1",
+        "data": "4",
+        "log p(x)": "-87.50 ± 3.62",  # s² = 157/3 of -90, -79, -85, -96
+        "L[q*_gaussian]": spread((-92.0, -80.0, -86.0, -98.0)),
+        "L[q]": spread((-93.0, -83.0, -87.0, -101.0)),  # of the most samples, not of IWAE-50
+        "approximation gap": "1.50 ± 0.29",  # s² = 1/3: paired, far below the spread of log p(x)
+        "amortisation gap": "2.00 ± 0.58",
+        "inference gap": "3.50 ± 0.65",
+        "best estimator": "AIS-100x500 50 %, IWAE-5000 50 %",
+    }
+
+
+def test_csv_is_exact(tmp_path: Path, capsys: Read) -> None:
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
+    (row,) = table(tmp_path, capsys)
+    assert row["hash"] == "aaa"
+    for name, values in GAPS.items():
+        assert float(row[name]) == pytest.approx(statistics.mean(values), rel=1e-14)
+        error = statistics.stdev(values) / 2
+        assert float(row[f"{name} s.e."]) == pytest.approx(error, rel=1e-14)
+        assert row[f"{name} runs"] == "1"
+
+
+def test_text_and_latex(tmp_path: Path, capsys: Read) -> None:
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
+    assert plot(tmp_path, "--format", "text", "--digits", "1") == 0
+    text = capsys.readouterr().out
+    assert "lower bounds" in text
+    assert "1.5 ± 0.3" in text
+    assert "!" not in text
+    output = tmp_path / "gaps.tex"
+    assert plot(tmp_path, "--format", "latex", "--output", str(output)) == 0
+    assert capsys.readouterr().out == ""
+    latex = output.read_text(encoding="utf-8")
+    assert r"L[q*\_gaussian] & L[q] & approximation gap &" in latex
+    assert r"& $1.50 \pm 0.29$ & $2.00 \pm 0.58$ & $3.50 \pm 0.65$ & AIS-100x500 50 \%" in latex
+
+
+def test_importance_sampling_with_the_optimum_may_win(tmp_path: Path, capsys: Read) -> None:
+    better = {"local_optimisation/gaussian (fast)/test/log_px": (-89.0, -79.5, -85.75, math.nan)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **better})
+    (row,) = shown(tmp_path, capsys)
+    # NaN wins nothing
+    assert row["best estimator"] == "IWAE-5000 50 %, AIS-100x500 25 %, gaussian (fast) 25 %"
+    assert row["approximation gap"] == spread((3.0, 1.0, 1.0, 2.0))
+
+
+def test_exact_always_wins(tmp_path: Path, capsys: Read) -> None:
+    exact = {"estimate/exact/test/log_px": (-91.5, -79.5, -85.5, -96.5)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **exact})
+    (row,) = shown(tmp_path, capsys)
+    assert row["best estimator"] == "exact 100 %"
+    assert row["approximation gap"] == spread((0.5, 0.5, 0.5, 1.5))
+
+
+def test_gaps_are_of_the_data_that_all_numbers_are_of(tmp_path: Path, capsys: Read) -> None:
+    longer = {name: [*values, -1000.0] for name, values in ESTIMATED.items()}
+    add_run(tmp_path, "aaa", {**longer, **OPTIMISED})
+    (row,) = shown(tmp_path, capsys)
+    assert row["data"] == "4"
+    assert row["log p(x)"] == "-87.50 ± 3.62"
+    assert row["best estimator"] == "AIS-100x500 50 %, IWAE-5000 50 %"
+
+
+def test_nan_is_not_averaged_away(tmp_path: Path, capsys: Read) -> None:
+    broken = {"local_optimisation/gaussian (fast)/test/elbo": (-92.0, math.nan, -86.0, -98.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **broken})
+    (row,) = shown(tmp_path, capsys)
+    assert row["approximation gap"].startswith("nan")
+    assert row["inference gap"] == "3.50 ± 0.65"
+
+
+def test_a_single_datum_has_no_error(tmp_path: Path, capsys: Read) -> None:
+    rows = {name: values[:1] for name, values in {**ESTIMATED, **OPTIMISED}.items()}
+    add_run(tmp_path, "aaa", shifted(rows, 5.0, "local_optimisation/gaussian (fast)/test/elbo"))
+    (row,) = shown(tmp_path, capsys)
+    assert row["approximation gap"] == "-3.00"  # unknown whether that is noise
+
+
+def test_negative_gaps_beyond_their_error_are_flagged(tmp_path: Path, capsys: Read) -> None:
+    # gaps -0.5, -1.5, -1.5, -0.5: -1 ± 0.289, more than twice; and the amortisation gap 4.5 ± 0.58
+    optimum = "local_optimisation/gaussian (fast)/test/elbo"
+    add_run(tmp_path, "aaa", shifted({**ESTIMATED, **OPTIMISED}, 2.5, optimum))
+    # gaps 0.25, -0.75, -0.75, 0.25: -0.25 ± 0.289 is noise
+    add_run(tmp_path, "bbb", shifted({**ESTIMATED, **OPTIMISED}, 1.75, optimum))
+    first, second = shown(tmp_path, capsys)
+    assert first["approximation gap"] == "-1.00 ± 0.29 !"
+    assert first["amortisation gap"] == "4.50 ± 0.58"
+    assert second["approximation gap"] == "-0.25 ± 0.29"
+    assert first["log p(x)"] == "-87.50 ± 3.62"  # negative, as it should be
+    assert plot(tmp_path) == 0
+    assert "has not converged or log p(x) is estimated too low" in capsys.readouterr().out
+
+
+def test_width_of_bidirectional_monte_carlo(tmp_path: Path, capsys: Read) -> None:
+    simulated = {
+        "estimate/BDMC-100x500/simulated/log_px": (-10.0, -20.0),
+        "estimate/BDMC-100x500/simulated/width": (0.1, 0.3),
+    }
+    both = {**ESTIMATED, **OPTIMISED, **on("train", {**ESTIMATED, **OPTIMISED})}
+    add_run(tmp_path, "aaa", {**both, **simulated})
+    rows = shown(tmp_path, capsys)
+    assert [row["split"] for row in rows] == ["test", "train"]
+    assert {row["width (BDMC-100x500)"] for row in rows} == {"0.20 ± 0.10"}
+    assert {row["data"] for row in rows} == {"4"}
+
+
+# --- families and settings ----------------------------------------------------------------------
+
+
+def test_gaps_are_of_the_own_family(tmp_path: Path, capsys: Read) -> None:
+    families = {"FFG": FFG, "AF": AF}
+    by_both = {
+        "local_optimisation/FFG (fast)/test/elbo": (-92.0, -80.0, -86.0, -98.0),
+        "local_optimisation/AF (fast)/test/elbo": (-91.0, -79.5, -85.5, -97.0),
+    }
+    add_run(tmp_path, "aaa", {**ESTIMATED, **by_both}, config=settings(FFG, families))
+    add_run(tmp_path, "bbb", {**ESTIMATED, **by_both}, config=settings(AF, families))
+    flow, gaussian = shown(tmp_path, capsys)
+    assert (flow["own family"], gaussian["own family"]) == ("AF", "FFG")
+    assert flow["L[q*_AF]"] == gaussian["L[q*_AF]"] == spread((-91.0, -79.5, -85.5, -97.0))
+    assert flow["approximation gap"] == spread((1.0, 0.5, 0.5, 1.0))
+    assert gaussian["approximation gap"] == "1.50 ± 0.29"
+    assert flow["inference gap"] == gaussian["inference gap"] == "3.50 ± 0.65"
+
+
+def test_without_the_own_family_there_are_no_gaps(tmp_path: Path, capsys: Read) -> None:
+    other = {"local_optimisation/AF (fast)/test/elbo": (-91.0, -79.5, -85.5, -97.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **other}, config=settings(FFG, {"AF": AF}))
+    (row,) = shown(tmp_path, capsys)
+    assert row["own family"] == "-"
+    assert [row[name] for name in GAPS] == ["-", "-", "-"]
+    assert row["L[q*_AF]"] == spread((-91.0, -79.5, -85.5, -97.0))
+    assert plot(tmp_path, "--figure", str(tmp_path / "bars.png")) == 2
+    assert "no gaps to draw" in capsys.readouterr().err
+
+
+def test_each_setting_has_a_row(tmp_path: Path, capsys: Read) -> None:
+    # a setting's label may have brackets of its own
+    slow = {name.replace("(fast)", "(paper (lr=0.1))"): v for name, v in OPTIMISED.items()}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **shifted(slow, 0.5)})
+    fast, paper = shown(tmp_path, capsys)
+    assert (fast["optimisation"], paper["optimisation"]) == ("fast", "paper (lr=0.1)")
+    assert (fast["approximation gap"], paper["approximation gap"]) == (
+        "1.50 ± 0.29",
+        "1.00 ± 0.29",
+    )
+
+
+def test_splits_can_be_chosen(tmp_path: Path, capsys: Read) -> None:
+    rows = {**ESTIMATED, **OPTIMISED}
+    add_run(tmp_path, "aaa", {**rows, **on("train", rows)})
+    (row,) = shown(tmp_path, capsys, "-split", "train")
+    assert row["split"] == "train"
+    assert plot(tmp_path, "-split", "validation") == 2
+    assert "no split 'validation' here; there is: test, train" in capsys.readouterr().err
+
+
+# --- several runs -------------------------------------------------------------------------------
+
+
+def test_several_seeds_give_the_error_over_seeds(tmp_path: Path, capsys: Read) -> None:
+    bounds = "estimate/IWAE-5000/test/elbo"
+    for seed, worse in enumerate((0.0, -1.0, -3.0)):
+        rows = shifted({**ESTIMATED, **OPTIMISED}, worse, bounds)
+        add_run(tmp_path, "aaa", rows, seed=seed)
+    (row,) = shown(tmp_path, capsys)
+    assert (row["runs"], row["data"]) == ("3", "4")
+    assert row["approximation gap"] == "1.50 ± 0.00"
+    assert row["amortisation gap"] == spread((2.0, 3.0, 5.0))
+    assert row["inference gap"] == spread((3.5, 4.5, 6.5))
+    assert row["best estimator"] == "AIS-100x500 50 %, IWAE-5000 50 %"
+
+
+def test_a_number_that_some_seeds_lack_is_counted(tmp_path: Path, capsys: Read) -> None:
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED}, seed=0)
+    only = {"estimate/AIS-100x500/test/log_px": ESTIMATED["estimate/AIS-100x500/test/log_px"]}
+    add_run(tmp_path, "aaa", {**OPTIMISED, **only}, seed=1)
+    (row,) = shown(tmp_path, capsys)
+    assert row["runs"] == "2"
+    assert row["amortisation gap"] == "2.00 ± 0.58 (n=1)"
+    assert row["approximation gap"] == spread((1.5, 1.125))  # log p(x) -79.5, -97 at data 1, 3
+
+
+def test_configurations_alike_are_told_apart(tmp_path: Path, capsys: Read) -> None:
+    rows = {**ESTIMATED, **OPTIMISED}
+    add_run(tmp_path, "aaa", rows)
+    add_run(tmp_path, "bbb", rows, config=settings(encoder={"name": "mlp", "hidden": [500]}))
+    add_run(tmp_path, "ccc", {}, config=settings(phases=["train"], model={"latent_dim": 50}))
+    first, second = shown(tmp_path, capsys)
+    assert (first["settings"], second["settings"]) == ("", "hidden=[500]")
+
+
+def test_unfinished_runs_are_left_out_unless_wanted(tmp_path: Path, capsys: Read) -> None:
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
+    add_run(tmp_path, "bbb", OPTIMISED, status="interrupted")
+    add_run(tmp_path, "ccc", {}, status="failed")  # has nothing to show
+    assert len(shown(tmp_path, capsys)) == 1
+    whole, cut = shown(tmp_path, capsys, "--all")
+    assert whole["amortisation gap"] == "2.00 ± 0.58"
+    assert (cut["L[q]"], cut["amortisation gap"], cut["inference gap"]) == ("-", "-", "-")
+    assert cut["approximation gap"] == spread((0.5, 0.5, 0.25, 0.5))
+    assert plot(tmp_path, "--all") == 0
+    assert "not finished (1 interrupted)." in capsys.readouterr().out
+
+
+# --- estimates lent by the run that the weights are from ----------------------------------------
+
+
+def test_a_run_that_only_optimises_borrows_what_it_lacks(tmp_path: Path, capsys: Read) -> None:
+    width = {"estimate/BDMC-9x9/simulated/width": (0.1, 0.3)}
+    trained = settings(phases=["train", "estimate"])
+    rows = {name: [*values, -1000.0] for name, values in ESTIMATED.items()}
+    add_run(tmp_path, "aaa", {**rows, **width}, experiment="base", config=trained)
+    config = settings(phases=["local_optimisation"], initialise=initialised("aaa-s0"))
+    add_run(tmp_path, "bbb", OPTIMISED, config=config)
+    (row,) = shown(tmp_path, capsys, "-experiment", "expA")
+    assert row["data"] == "4"  # the fifth datum was not optimised
+    assert row["best estimator"] == "AIS-100x500 50 %, IWAE-5000 50 %"
+    assert (row["approximation gap"], row["amortisation gap"]) == ("1.50 ± 0.29", "2.00 ± 0.58")
+    assert row["width (BDMC-9x9)"] == "0.20 ± 0.10"
+
+
+def test_what_a_run_has_it_does_not_borrow(tmp_path: Path, capsys: Read) -> None:
+    add_run(tmp_path, "aaa", ESTIMATED, config=settings(phases=["train", "estimate"]))
+    config = settings(phases=["local_optimisation"], initialise=initialised("aaa-s0"))
+    own = {"estimate/AIS-9x9/test/log_px": (-90.5, -79.5, -85.5, -96.5)}
+    add_run(tmp_path, "bbb", {**OPTIMISED, **own}, config=config)
+    (row,) = shown(tmp_path, capsys)
+    assert row["approximation gap"] == spread((1.5, 0.5, 0.5, 1.5))  # with its own log p(x)
+    assert row["amortisation gap"] == "2.00 ± 0.58"  # with the other's L[q]
+    assert "AIS-100x500" not in row["best estimator"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "changes"),
+    [
+        ({"weights": "best"}, {}),
+        ({"weights": 10}, {}),
+        ({"parts": ["model", "encoder"]}, {}),
+        ({"run": "zzz-s0"}, {}),
+        ({}, {"phases": ["train", "local_optimisation"]}),
+        ({}, {"model": {"latent_dim": 9}}),
+        ({}, {"data": {"name": "digits", "validation_size": 100}}),
+    ],
+)
+def test_nothing_is_borrowed_of_other_weights_or_data(
+    origin: dict[str, Any], changes: dict[str, Any], tmp_path: Path, capsys: Read
+) -> None:
+    add_run(tmp_path, "aaa", ESTIMATED, config=settings(phases=["train", "estimate"]))
+    sections = {"phases": ["local_optimisation"]} | changes
+    config = settings(initialise=initialised("aaa-s0") | origin, **sections)
+    add_run(tmp_path, "bbb", OPTIMISED, config=config)
+    (row,) = shown(tmp_path, capsys)
+    assert (row["L[q]"], row["amortisation gap"]) == ("-", "-")
+    assert row["best estimator"] == "gaussian (fast) 100 %"
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def read_lines(root: Path, *, over_training: bool = False) -> list[gaps.Line]:
+    with closing(ResultsDatabase(database_url(root), create=False)) as database:
+        runs = load_runs(database)
+        runs = gaps.over_training(runs) if over_training else runs
+        return gaps.summarise(gaps.measure(gaps.load(database, runs), runs), runs)
+
+
+def is_drawn(figure: Path) -> bool:
+    """Whether the colours of approximation and amortisation gap cover some of the figure."""
+    with Image.open(figure) as image:
+        colours = image.convert("RGB").getcolors(maxcolors=image.width * image.height)
+    counts = {colour: count for count, colour in colours}
+    return all(counts.get(ImageColor.getrgb(colour), 0) > 50 for colour in COLOURS[:2])
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A Gaussian and a flow on two splits; one run without gaps; one with a negative gap."""
+    rows = {**ESTIMATED, **OPTIMISED}
+    add_run(tmp_path, "aaa", {**rows, **on("train", rows)})
+    flow = {name.replace("gaussian (", "aux_real_nvp ("): v for name, v in rows.items()}
+    optimum = "local_optimisation/aux_real_nvp (fast)/test/elbo"
+    add_run(tmp_path, "bbb", shifted(flow, 2.5, optimum), config=settings(AF))
+    add_run(tmp_path, "ccc", OPTIMISED, config=settings(model={"latent_dim": 50}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_bars_are_written_beside_the_table(several: Path, suffix: str, capsys: Read) -> None:
+    figure = several / f"bars.{suffix}"
+    assert plot(several, "--figure", str(figure)) == 0
+    said = capsys.readouterr()
+    assert "| approximation gap |" in said.out
+    assert f"wrote {figure}" in said.err
+    assert figure.stat().st_size > 5000
+    assert suffix != "png" or is_drawn(figure)
+
+
+def test_bars_are_stacked_gaps_with_errors(several: Path) -> None:
+    figure = bar_figure(read_lines(several))
+    axis = figure.axes[0]
+    approximation, amortisation = (
+        [(bar.get_x(), bar.get_width()) for bar in container.patches]
+        for container in axis.containers
+        if hasattr(container, "patches") and len(container.patches)
+    )
+    # the flow first, in the order of names, with its negative gap left of zero
+    assert approximation == [(0.0, -1.0), (0.0, 1.5), (0.0, 1.5)]
+    assert amortisation == [(0.0, 4.5), (1.5, 2.0), (1.5, 2.0)]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    flow, *gaussian = labels
+    assert flow == "aux_real_nvp, test"
+    assert gaussian == ["gaussian, test\nlatent_dim=8", "gaussian, train\nlatent_dim=8"]
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Path:
+    """Epochs 1, 10 and 100 of two trained runs, with gaps that grow on the test split."""
+    for trained, posterior in (("aaa", FFG), ("bbb", AF)):
+        config = settings(posterior, phases=["train"])
+        add_run(tmp_path, trained, {}, config=config, experiment="expF")
+        for power, epoch in enumerate((1, 10, 100)):
+            rows = {
+                name.replace("gaussian (", f"{posterior['name']} ("): values
+                for name, values in {**ESTIMATED, **OPTIMISED}.items()
+            }
+            worse = shifted(rows, -power, "estimate/IWAE-5000/test/elbo")
+            config = settings(
+                posterior,
+                phases=["local_optimisation", "estimate"],
+                initialise=initialised(f"{trained}-s0", epoch),
+            )
+            # hashes have no order; the rows must have one
+            name = f"{999 - epoch}{trained}"
+            both = {**worse, **on("train", rows)}
+            add_run(tmp_path, name, both, config=config, experiment="expF")
+    return tmp_path
+
+
+def test_gaps_over_training(followed: Path, capsys: Read) -> None:
+    # neither of these is about an epoch
+    add_run(followed, "ccc", {**ESTIMATED, **OPTIMISED})
+    config = settings(phases=["local_optimisation"], initialise=initialised("aaa-s0"))
+    add_run(followed, "ddd", OPTIMISED, config=config)
+    rows = shown(followed, capsys, "--over-training", "-split", "test")
+    assert [(row["trained run"], row["posterior"], row["epoch"]) for row in rows] == [
+        ("bbb-s0", "aux_real_nvp", "1"),
+        ("bbb-s0", "aux_real_nvp", "10"),
+        ("bbb-s0", "aux_real_nvp", "100"),
+        ("aaa-s0", "gaussian", "1"),
+        ("aaa-s0", "gaussian", "10"),
+        ("aaa-s0", "gaussian", "100"),
+    ]
+    assert all("settings" not in row for row in rows)  # an epoch is none, nor is the trained run
+    assert [row["amortisation gap"] for row in rows[3:]] == [
+        "2.00 ± 0.58",
+        "3.00 ± 0.58",
+        "4.00 ± 0.58",
+    ]
+    assert len(table(followed, capsys, "--over-training")) == 12
+
+
+def test_figure_over_training(followed: Path, capsys: Read) -> None:
+    output = followed / "training.png"
+    assert plot(followed, "--over-training", "--figure", str(output)) == 0
+    assert is_drawn(output)
+    flow, gaussian = training_figure(read_lines(followed, over_training=True)).axes
+    assert (flow.get_title(), gaussian.get_title()) == ("aux_real_nvp", "gaussian")
+    lines = {str(line.get_label()): line for line in gaussian.get_lines()}
+    line = lines["amortisation gap, test"]
+    assert list(line.get_xdata()) == [1, 10, 100]
+    assert list(line.get_ydata()) == [2.0, 3.0, 4.0]
+    assert list(lines["amortisation gap, train"].get_ydata()) == [2.0, 2.0, 2.0]
+    assert (line.get_linestyle(), lines["inference gap, train"].get_linestyle()) == ("--", "-")
+    bands = [band.get_paths()[0].vertices for band in gaussian.collections]
+    error = statistics.stdev(GAPS["amortisation gap"]) / 2
+    at_last = [sorted({y for x, y in band if x == 100}) for band in bands]
+    assert any(band == pytest.approx([4.0 - error, 4.0 + error]) for band in at_last)
+
+
+# --- nothing to show ----------------------------------------------------------------------------
+
+
+def test_nothing_to_show_is_said(tmp_path: Path, capsys: Read) -> None:
+    ResultsDatabase(database_url(tmp_path)).close()
+    assert plot(tmp_path) == 2
+    assert "is empty" in capsys.readouterr().err
+    add_run(tmp_path, "aaa", ESTIMATED)
+    assert plot(tmp_path) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "phases=[train,local_optimisation,estimate]" in said.err
+    assert plot(tmp_path, "--over-training") == 2
+    assert "runtime.keep_epochs" in capsys.readouterr().err
+    assert plot(tmp_path, "--figure", "bars.gif") == 2
+    assert ".png, .pdf, .svg" in capsys.readouterr().err
+
+
+def test_a_winner_of_few_data_is_not_said_to_have_none() -> None:
+    assert gaps.winners_in_words(["a"] * 399 + ["b"]) == "a 100 %, b <1 %"

@@ -1,0 +1,324 @@
+"""The table of gaps: what a bound loses to its family, and what to its encoder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from utils.reporting import ReportError
+from utils.reporting.labels import distinguish
+from utils.reporting.queries import choose, load_estimates, load_runs, status_note
+from utils.reporting.statistics import seed_mean
+from utils.reporting.summary import PRETTY, SHOWN
+from utils.reporting.tables import Cell, Heading, Number, Table, Text
+from utils.results.database import ResultsDatabase
+
+LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
+NAMES = ("elbo", "log_px", "width")  # what the table is made of
+GAPS = ("approximation gap", "amortisation gap", "inference gap")
+LOCAL_LABEL = r"^(?P<family>.+) \((?P<setting>(?:[^()]|\([^()]*\))*)\)$"  # "FFG (fast)"
+AMORTISED_LABEL = r"^IWAE-(\d+)$"
+FLAG = " !"
+ENOUGH = 2  # standard errors below zero that are no noise
+
+SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
+PARTS = {"model", "encoder", "posterior"}
+
+CAPTION = (
+    "Mean ± standard error over runs with different seeds; where there is a single run, over its "
+    "data points (that of a gap is of the mean of the data points' own gaps).",
+    "In nats. approximation gap = log p(x) - L[q*], amortisation gap = L[q*] - L[q], inference "
+    "gap = their sum, with L[q*] of the run's own family.",
+    "log p(x) is the maximum over all estimators, taken per datum (exact where that is known): "
+    "estimates are noisy lower bounds, so their maximum leans slightly upwards; 'best estimator' "
+    "says how often each was the largest, FAMILY (SETTING) is importance sampling with that q*.",
+)
+WIDTH_NOTE = (
+    "width: upper less lower bound of bidirectional Monte Carlo, over data simulated from the "
+    "model."
+)
+FLAG_NOTE = (
+    f"{FLAG.strip()}: negative by more than {ENOUGH} standard errors, which no true gap is: the "
+    "local optimisation has not converged or log p(x) is estimated too low."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run's numbers on one split, with the q* of one setting of local optimisation.
+
+    ``values`` by name: ``log_px``, ``elbo`` (L[q]), ``L[q*_FAMILY]`` and the gaps, of the same
+    data points all; ``width (ESTIMATOR)``, of simulated ones. ``winners``: by whom each
+    ``log_px`` is. ``own``: label of the run's own family, where that was optimised.
+    """
+
+    run: str
+    split: str
+    setting: str
+    own: str | None
+    values: Mapping[str, Sequence[float]]
+    winners: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``."""
+
+    key: Mapping[str, str]
+    numbers: Mapping[str, Number]
+    winners: str
+
+
+def over_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that measured an epoch of another; ``trained run`` and ``epoch`` say which.
+
+    ``initialise`` is taken out of their configurations. Raises ReportError when there are none.
+    """
+    weights = [(config.get("initialise") or {}).get("weights") for config in runs["config"]]
+    chosen = runs[[isinstance(of, int) for of in weights]]
+    if chosen.empty:
+        raise ReportError(
+            "no run here measures an epoch of another: train with runtime.keep_epochs, then set "
+            "initialise.run and an epoch as initialise.weights in a run that does not train"
+        )
+    origins = [config["initialise"] for config in chosen["config"]]
+    columns = {
+        "trained run": [origin["run"] for origin in origins],
+        "epoch": [origin["weights"] for origin in origins],
+        "config": [config | {"initialise": None} for config in chosen["config"]],
+    }
+    return chosen.assign(**columns)
+
+
+def load(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
+    """What the gaps of ``runs`` are made of: their estimates, and those lent to them.
+
+    Columns: run, phase, estimator, split, name, datum, value.
+    """
+    everything = load_runs(database)
+    lenders = find_lenders(runs, everything)
+    needed = everything[everything["id"].isin([*runs["id"], *lenders.values()])]
+    return lend(load_estimates(database, needed, NAMES), runs, lenders)
+
+
+def find_lenders(runs: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]:
+    """For runs with nothing but another one's weights: the run that may lend its estimates.
+
+    That is the one which the weights are from, provided that it was itself measured with them, on
+    the same data with the same model and posterior.
+    """
+    configs = dict(zip(everything["id"], everything["config"], strict=True))
+    lenders = {}
+    for run, config in zip(runs["id"], runs["config"], strict=True):
+        origin = config.get("initialise") or {}
+        other = configs.get(origin.get("run"))
+        if other is None or "train" in config["phases"] or set(origin["parts"]) != PARTS:
+            continue
+        same_weights = origin["weights"] == other["evaluation"]["weights"]
+        if same_weights and all(config.get(name) == other.get(name) for name in SAME):
+            lenders[run] = origin["run"]
+    return lenders
+
+
+def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]) -> pd.DataFrame:
+    """The estimates of ``runs``, with those of their lenders by names that they lack on a split.
+
+    Args:
+        estimates: run, phase, estimator, split, name, datum, value; of ``runs`` and of lenders.
+        runs: whose rows are wanted.
+        lenders: the lender's id by the borrower's.
+    """
+    own = estimates[estimates["run"].isin(runs["id"])]
+    amortised = estimates[estimates["phase"] == ESTIMATE]
+    key = ["run", "split", "name"]
+    known = pd.MultiIndex.from_frame(amortised[key])
+    lent = [own]
+    for borrower, lender in lenders.items():
+        rows = amortised[amortised["run"] == lender].assign(run=borrower)
+        lent.append(rows[~pd.MultiIndex.from_frame(rows[key]).isin(known)])
+    return pd.concat(lent, ignore_index=True)
+
+
+def measure(
+    estimates: pd.DataFrame, runs: pd.DataFrame, splits: Sequence[str] = ()
+) -> list[Measured]:
+    """The numbers of each run, split and setting of local optimisation, datum by datum.
+
+    Args:
+        estimates: run, phase, estimator, split, name, datum, value; of ``runs``.
+        runs: their rows of the table ``runs``.
+        splits: only these.
+
+    Raises ReportError when nothing was optimised locally.
+    """
+    local = estimates[(estimates["phase"] == LOCAL) & (estimates["name"] == "elbo")]
+    if local.empty:
+        raise ReportError(
+            f"nothing was optimised locally in the {len(runs)} run(s) chosen: gaps need `python "
+            "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
+        )
+    local = choose(local, "split", splits)
+    local = local.join(local["estimator"].str.extract(LOCAL_LABEL))
+    places = dict(iter(estimates.groupby(["run", "split"])))
+    configs = dict(zip(runs["id"], runs["config"], strict=True))
+    measured = []
+    for key, rows in local.groupby(["run", "split", "setting"]):
+        run, split, setting = map(str, key)
+        families = {str(family): _by_datum(of) for family, of in rows.groupby("family")}
+        own = _own_family(configs[run])
+        own = own if own in families else None
+        data = _common_data(places[run, split], families, own)
+        values = {str(name): data[name].tolist() for name in data if name != "winner"}
+        values |= _widths(places.get((run, SIMULATED), rows))
+        measured.append(Measured(run, split, setting, own, values, data["winner"].tolist()))
+    return measured
+
+
+def _own_family(config: Mapping[str, Any]) -> str | None:
+    """Label of the run's own family among those it optimises locally; None: it is not there."""
+    posterior = config["posterior"]
+    families = (config.get(LOCAL) or {}).get("families") or {posterior["name"]: posterior}
+    return next((label for label, node in families.items() if node == posterior), None)
+
+
+def _by_datum(rows: pd.DataFrame) -> pd.Series:
+    return rows.set_index("datum")["value"]
+
+
+def _common_data(
+    rows: pd.DataFrame, families: Mapping[str, pd.Series], own: str | None
+) -> pd.DataFrame:
+    """One row a datum that all numbers are known of; NaN is such a number."""
+    best = _best_log_px(rows)
+    columns = {"winner": best["estimator"], "log_px": best["value"]}
+    columns |= {_optimum(family): values for family, values in families.items()}
+    if len(amortised := _amortised_bound(rows)):
+        columns["elbo"] = amortised
+    data = pd.concat(columns, axis=1, join="inner")
+    gaps = {}
+    if own is not None:
+        gaps["approximation gap"] = data["log_px"] - data[_optimum(own)]
+    if own is not None and "elbo" in data:
+        gaps["amortisation gap"] = data[_optimum(own)] - data["elbo"]
+        gaps["inference gap"] = data["log_px"] - data["elbo"]
+    return data.assign(**gaps)
+
+
+def _optimum(family: str) -> str:
+    return f"L[q*_{family}]"
+
+
+def _best_log_px(rows: pd.DataFrame) -> pd.DataFrame:
+    """By datum, the largest ``log_px`` and its estimator; ``exact`` beats all, a number NaN."""
+    found = rows[rows["name"] == "log_px"]
+    found = found.assign(exact=found["estimator"] == "exact")
+    ranked = found.sort_values(["exact", "value"], na_position="first")
+    return ranked.drop_duplicates("datum", keep="last").set_index("datum").sort_index()
+
+
+def _amortised_bound(rows: pd.DataFrame) -> pd.Series:
+    """L[q] by datum, from importance sampling with the most samples; may be empty."""
+    found = rows[(rows["phase"] == ESTIMATE) & (rows["name"] == "elbo")]
+    num_samples = found["estimator"].str.extract(AMORTISED_LABEL)[0].astype(float)
+    return _by_datum(found[num_samples == num_samples.max()])
+
+
+def _widths(rows: pd.DataFrame) -> dict[str, list[float]]:
+    found = rows[rows["name"] == "width"]
+    return {f"width ({by})": of["value"].tolist() for by, of in found.groupby("estimator")}
+
+
+def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2) -> list[Line]:
+    """One line a configuration, split and setting: means over its runs.
+
+    Args:
+        measured: out of ``measure``.
+        runs: theirs alone of the table ``runs``, perhaps out of ``over_training``.
+        digits: decimals shown.
+    """
+    described = runs.set_index("id")
+    labels = _settings(runs)
+    shown = (*SHOWN, *(name for name in ("trained run", "epoch") if name in runs))
+    groups: dict[tuple[Hashable, ...], list[Measured]] = {}
+    for entry in measured:
+        about = described.loc[entry.run]
+        row = (*about[list(shown)], about["hash"], entry.setting, entry.split)
+        groups.setdefault(row, []).append(entry)
+    lines = []
+    for row, entries in sorted(groups.items()):
+        key = dict(zip((*shown, "hash", "optimisation", "split"), map(str, row), strict=True))
+        key |= {"settings": labels[entries[0].run], "own family": entries[0].own or "-"}
+        key |= {"runs": str(len(entries)), "data": _span([len(e.winners) for e in entries])}
+        names = dict.fromkeys(name for entry in entries for name in entry.values)
+        numbers = {name: _number(name, entries, digits) for name in names}
+        winners = [winner for entry in entries for winner in entry.winners]
+        lines.append(Line(key, numbers, winners_in_words(winners)))
+    return lines
+
+
+def _settings(runs: pd.DataFrame) -> dict[str, str]:
+    """By run id, in what its configuration (or its trained run's) differs from others alike."""
+    method = "trained run" if "trained run" in runs else "hash"
+    first = runs.drop_duplicates(method).to_dict("records")
+    labels = distinguish(
+        {run[method]: run["config"] for run in first},
+        {run[method]: tuple(run[name] for name in SHOWN) for run in first},
+    )
+    return {run: labels[name] for run, name in zip(runs["id"], runs[method], strict=True)}
+
+
+def _number(name: str, entries: Sequence[Measured], digits: int) -> Number:
+    means = [seed_mean(entry.values[name]) for entry in entries if name in entry.values]
+    mean = means[0] if len(means) == 1 else seed_mean([over_data.mean for over_data in means])
+    error = mean.standard_error
+    note = "" if len(means) == len(entries) else f" (n={len(means)})"
+    if name in GAPS and error is not None and mean.mean < -ENOUGH * error:
+        note += FLAG
+    return Number(mean.mean, error, len(means), digits, note)
+
+
+def _span(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def winners_in_words(winners: Sequence[str]) -> str:
+    """``AIS-100x500 87 %, IWAE-5000 13 %``."""
+
+    counts = sorted(Counter(winners).items(), key=lambda item: (-item[1], item[0]))
+    percents = [(winner, round(100 * count / len(winners))) for winner, count in counts]
+    return ", ".join(f"{winner} {percent or '<1'} %" for winner, percent in percents)
+
+
+def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = False) -> Table:
+    """One row a line; ``with_hash`` adds the configuration's hash, for programs."""
+    names = list(dict.fromkeys(name for line in lines for name in line.numbers))
+    optima = sorted(name for name in names if name.startswith("L[q*"))
+    widths = sorted(name for name in names if name.startswith("width"))
+    numbers = ["log_px", *optima, "elbo", *GAPS, *widths]
+    described = ["trained run", "epoch", "own family", "optimisation", "split", "runs", "data"]
+    described = [*SHOWN, "settings", *(["hash"] if with_hash else []), *described]
+    first, none = lines[0].key, Number(None, None, 0)
+    described = [name for name in described if name in first]
+    if not any(line.key["settings"] for line in lines):
+        described.remove("settings")
+    rows: list[list[Cell]] = [
+        [
+            *(Text(line.key[name]) for name in described),
+            *(line.numbers.get(name, none) for name in numbers),
+            Text(line.winners),
+        ]
+        for line in lines
+    ]
+    pretty = PRETTY | {"elbo": "L[q]"}
+    headings = [Heading(pretty.get(name, name)) for name in described]
+    headings += [Heading(pretty.get(name, name), True) for name in numbers]
+    headings.append(Heading("best estimator"))
+    notes = [WIDTH_NOTE] if widths else []
+    if any(FLAG in number.note for line in lines for number in line.numbers.values()):
+        notes.append(FLAG_NOTE)
+    return Table(headings, rows, (*CAPTION, *notes, *status_note(runs)))
