@@ -149,26 +149,34 @@ def test_iwae_value_is_logmeanexp_and_iwae_1_is_the_elbo(linear_gaussian: Linear
     torch.testing.assert_close(one.loss, elbo.loss)
 
 
-@pytest.mark.parametrize(("anneals", "scaled"), [("entropy", "log_q"), ("kl", "kl")])
-def test_warmup_scales_what_it_names(linear_gaussian: LinearGaussian, anneals, scaled):
+@pytest.mark.parametrize("anneals", ["entropy", "kl", "alpha"])
+def test_warmup_scales_what_it_names(linear_gaussian: LinearGaussian, anneals):
     loss = ELBO(warmup=linear_warmup(anneals=anneals, epochs=10))
-    values = {}
+    bounds = {}
     for weight in (0.0, 0.5, 1.0):
         torch.manual_seed(7)
-        values[weight] = loss(linear_gaussian, gaussian(2), X, CONTEXT, weight)
-    kl = values[1.0].metrics["kl"]
-    z_free = values[0.0].loss
-    if scaled == "kl":  # without it only the likelihood is left
-        torch.testing.assert_close(z_free, -values[1.0].metrics["log_likelihood"])
-        torch.testing.assert_close(values[1.0].loss - z_free, kl)
-    else:  # the prior keeps its whole weight
-        assert not torch.allclose(z_free, -values[1.0].metrics["log_likelihood"])
-    torch.testing.assert_close(values[0.5].loss, (z_free + values[1.0].loss) / 2)
-    torch.testing.assert_close(values[0.5].value, values[1.0].value)  # never annealed
+        bounds[weight] = loss(linear_gaussian, gaussian(2), X, CONTEXT, weight)
+    log_likelihood, kl = (bounds[1.0].metrics[name] for name in ("log_likelihood", "kl"))
+    torch.manual_seed(7)
+    log_q = gaussian(2)(CONTEXT, linear_gaussian.log_joint(X)).log_q.mean(0)
+    without = {  # what is left of the loss at weight 0
+        "entropy": -log_likelihood - (log_q - kl),
+        "kl": -log_likelihood,
+        "alpha": log_q,
+    }
+    torch.testing.assert_close(bounds[0.0].loss, without[anneals])
+    torch.testing.assert_close(bounds[1.0].loss, kl - log_likelihood)
+    torch.testing.assert_close(bounds[0.5].loss, (bounds[0.0].loss + bounds[1.0].loss) / 2)
+    torch.testing.assert_close(bounds[0.5].value, bounds[1.0].value)  # never annealed
 
 
 def test_warmup_schedules():
     linear = linear_warmup(epochs=4)
     assert [linear.weight(epoch) for epoch in range(1, 7)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert linear.length == 4
+    late = linear_warmup(epochs=4, start=0.2, begin=2)
+    weights = [late.weight(epoch) for epoch in range(1, 8)]
+    assert weights == pytest.approx([0.2, 0.2, 0.4, 0.6, 0.8, 1, 1])
+    assert late.length == 6
     cyclical = cyclical_warmup(period=4, num_cycles=2, ramp=0.5)
     assert [cyclical.weight(e) for e in range(1, 10)] == [0.5, 1, 1, 1, 0.5, 1, 1, 1, 1]

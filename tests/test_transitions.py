@@ -48,6 +48,7 @@ CASES = [
     Case("spline_coupling", {**NET, "num_bins": 4, "bound": 2.0}, (2, 3, 5)),
     Case("inverse_autoregressive", {**NET, "hidden": [8, 7]}, prior_like=False),
     Case("inverse_autoregressive", {"hidden": [6], "reverse": True}, prior_like=False),
+    Case("gaussian_kernel", NET, bijective=False),
     Case(
         "partner_coupling",
         {**NET, "partner_size": PARTNER, "scale": "exponential"},

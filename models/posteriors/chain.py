@@ -24,6 +24,13 @@ class _Piecewise(nn.Module):
         return torch.cat([piece_map(piece) for piece_map, piece in pieces], dim=-1)
 
 
+def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
+    """The context that a transition gets: its own numbers, and h where it asks for it."""
+    if transition.context_size == 0:  # an empty slice would still carry zeros back to the encoder
+        return shared if transition.uses_shared else own.detach()
+    return torch.cat([own, shared], dim=-1) if transition.uses_shared else own
+
+
 class Chain(nn.Module):
     """``z0 ~ base(. | context)``, then one transition after the other.
 
@@ -85,6 +92,7 @@ class Chain(nn.Module):
         num_samples: int = 1,
         *,
         stop_score: bool = False,
+        detach: bool = False,
     ) -> Iterator[Stage]:
         """Yield the base's draw and then the state after each transition.
 
@@ -95,6 +103,8 @@ class Chain(nn.Module):
             stop_score: leave the base's score, d log q0(z) / d context at fixed z, out of the
                 gradient. Its mean is zero, so gradients stay unbiased (Roeder et al. 2017,
                 arXiv 1703.09194). Transitions keep their whole derivative.
+            detach: leave to each stage the gradient of its own transition only: the state and
+                log_q before it and the shared context are constants.
         """
         own, *slices, shared = self._split(context)
         z, log_q = self.base.sample(own, num_samples)  # (S, B, D), (S, B)
@@ -102,9 +112,12 @@ class Chain(nn.Module):
             log_q = self.base.log_prob(z, own.detach())
         stage = Stage(State(z), log_q)
         yield stage
+        if detach:
+            shared = shared.detach()
         for transition, part in zip(self.transitions, slices, strict=True):
-            if transition.uses_shared:
-                part = torch.cat([part, shared], dim=-1)
+            if detach:
+                stage = stage.detach()
+            part = _joined(transition, part, shared)  # type: ignore[arg-type]
             move = transition(stage.state, part, log_joint)
             stage = Stage(move.state, stage.log_q + move.log_ratio, move.stats)
             yield stage

@@ -29,6 +29,10 @@ class State(NamedTuple):
     z: Tensor
     v: Tensor | None = None
 
+    def detach(self) -> State:
+        """The same state as a constant."""
+        return State(self.z.detach(), None if self.v is None else self.v.detach())
+
 
 class Move(NamedTuple):
     """What a transition returns: the new state and its ``log_ratio`` (S, B), in nats.
@@ -105,6 +109,10 @@ class Stage(NamedTuple):
     state: State
     log_q: Tensor
     stats: Mapping[str, Tensor] = {}
+
+    def detach(self) -> Stage:
+        """The same draw as a constant."""
+        return Stage(self.state.detach(), self.log_q.detach(), self.stats)
 
 
 posteriors: Registry[nn.Module] = Registry("posteriors", "models.posteriors")

@@ -1,0 +1,21 @@
+"""Losses and warm-ups: every module here is imported when a registry is first read."""
+
+from models.losses.annealing import cyclical_warmup, linear_warmup
+from models.losses.avo import AVO
+from models.losses.bounds import ELBO, IWAE
+from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
+
+__all__ = [
+    "AVO",
+    "ELBO",
+    "IWAE",
+    "Bound",
+    "LogTerms",
+    "Loss",
+    "Warmup",
+    "Weight",
+    "cyclical_warmup",
+    "linear_warmup",
+    "losses",
+    "warmups",
+]

@@ -1,0 +1,96 @@
+"""What a loss is, what it returns, and what a warm-up does to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from models.generative import GenerativeModel
+from models.posteriors.chain import Chain
+from utils.registry import Registry
+
+
+class LogTerms(NamedTuple):
+    """log p(x|z), log p(z) and log q of the same draws, each (S, B) in nats."""
+
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_q: Tensor
+
+    @property
+    def log_w(self) -> Tensor:
+        """Log importance weights (S, B): E[exp(log_w)] = p(x)."""
+        return self.log_likelihood + self.log_prior - self.log_q
+
+    def metrics(self) -> Mapping[str, Tensor]:
+        """Means over samples (B,), without gradients: ``log_likelihood`` and ``kl``."""
+        kl = (self.log_q - self.log_prior).mean(0).detach()
+        return {"log_likelihood": self.log_likelihood.mean(0).detach(), "kl": kl}
+
+
+class Bound(NamedTuple):
+    """A stochastic lower bound on log p(x), per datum.
+
+    ``loss`` (B,) is for the optimiser only. ``value`` (B,) is the bound itself in nats, larger is
+    better, never annealed. ``metrics`` holds further (B,) tensors for people. Only ``loss``
+    carries gradients.
+    """
+
+    loss: Tensor
+    value: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+Weight = float | Tensor
+Annealing = Callable[[LogTerms, Weight], Tensor]
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What is annealed (a function of the terms), by which weight at which epoch.
+
+    ``length`` is the epoch from which the weight stays 1: early stopping counts from there.
+    """
+
+    annealing: Annealing
+    weight: Callable[[int], float]
+    length: float
+
+
+class Loss(ABC):
+    """A bound as a function of model, posterior, x and context; the same for every posterior."""
+
+    warmup: Warmup | None = None
+
+    def weight(self, epoch: int) -> float:
+        """Warm-up weight at an epoch (counted from 1); 1 without warm-up."""
+        return 1.0 if self.warmup is None else self.warmup.weight(epoch)
+
+    def check(self, posterior: Chain) -> None:  # noqa: B027 - an empty hook
+        """Raise ValueError where the loss does not apply to ``posterior``."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        weight: Weight = 1.0,
+    ) -> Bound:
+        """The bound for x (B, C, H, W) and context (B, P); ``weight`` is the warm-up's.
+
+        Training steps, which record gradients, return the same names of metrics each time.
+        """
+
+    def annealed(self, terms: LogTerms, weight: Weight) -> Tensor:
+        """Log-weights (S, B) as the warm-up changes them; its weight 1 leaves them alone."""
+        return terms.log_w if self.warmup is None else self.warmup.annealing(terms, weight)
+
+
+losses: Registry[Loss] = Registry("losses", "models.losses")
+warmups: Registry[Warmup] = Registry("warmups", "models.losses")
