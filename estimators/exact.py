@@ -23,7 +23,12 @@ class Exact(Estimator):
 
     @torch.no_grad()
     def __call__(
-        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+        self,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        z: Tensor | None = None,
     ) -> Estimate:
         """See ``Estimator``; raises ValueError for a model without a closed form."""
         log_px = model.log_px(x)

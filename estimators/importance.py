@@ -64,7 +64,12 @@ class ImportanceSampling(Estimator):
 
     @torch.no_grad()
     def __call__(
-        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+        self,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        z: Tensor | None = None,
     ) -> Estimate:
         """See ``Estimator``."""
         log_joint = model.log_joint(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -31,15 +31,25 @@ class Estimator(ABC):
     """Estimates log p(x) of each datum. ``label`` names it with its settings in every table."""
 
     label: str
+    simulates: ClassVar[bool] = False
+    """Whether it needs x drawn from the model together with z."""
 
     def check(self, model: GenerativeModel) -> None:  # noqa: B027 - an empty hook
         """Raise ValueError where the estimator does not apply to ``model``."""
 
     @abstractmethod
     def __call__(
-        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+        self,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        z: Tensor | None = None,
     ) -> Estimate:
-        """Estimate for x (B, C, H, W) with the posterior's context (B, P), without gradients."""
+        """Estimate for x (B, C, H, W) with the posterior's context (B, P), without gradients.
+
+        ``z`` (B, D) is an exact draw from p(z|x), given where the estimator ``simulates``.
+        """
 
 
 estimators: Registry[Estimator] = Registry("estimators", "estimators")

@@ -56,13 +56,16 @@ class GenerativeModel(nn.Module, ABC):
     def sample_x(self, z: Tensor) -> Tensor:
         """Draw x (S, B, C, H, W) given z (S, B, D)."""
 
+    def sample_prior(self, num_samples: int, num_data: int) -> Tensor:
+        """Draw z (S, B, D) from the prior; to be overridden together with ``log_prior``."""
+        parameter = next(self.parameters())
+        shape = (num_samples, num_data, self.latent_dim)
+        return torch.randn(shape, dtype=parameter.dtype, device=parameter.device)
+
     def sample(self, num_samples: int) -> Sample:
         """Draw N independent pairs (z, x) from the model."""
-        parameter = next(self.parameters())
-        z = torch.randn(
-            num_samples, self.latent_dim, dtype=parameter.dtype, device=parameter.device
-        )
-        return Sample(z, self.sample_x(z[None])[0])
+        z = self.sample_prior(1, num_samples)
+        return Sample(z[0], self.sample_x(z)[0])
 
     def log_px(self, x: Tensor) -> Tensor:
         """Exact log p(x) (B,) in nats, where ``has_exact_log_px``.

@@ -18,7 +18,11 @@ from models.posteriors.protocol import posteriors
 from tests.components import POSTERIORS, make_node
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
-NEEDED: dict[str, dict[str, Any]] = {  # values for options that have no default
+NEEDED: dict[str, dict[str, Any]] = {  # for options without a default, or with a slow one
+    "avo": {"base_weight": 1.0},
+    "ais": {"num_distributions": 20},
+    "bdmc": {"num_distributions": 20},
+    "max": {"of": [{"name": "exact"}, {"name": "importance", "num_samples": 10}]},
     "linear": {"epochs": 5},
     "cyclical": {"period": 4},
     "multi_step": {"milestones": [2, 4]},
@@ -45,7 +49,12 @@ def test_every_component_says_in_one_line_what_it_is(registry):
 def test_every_loss_takes_every_posterior(linear_gaussian: LinearGaussian, name, options):
     posterior: Chain = make_node(posteriors, options).build(latent_dim=2, num_features=3).double()
     context = posterior.initial_context().double().repeat(2, 1).requires_grad_()
-    bound = build(losses, name)(linear_gaussian, posterior, X, context)
+    loss = build(losses, name)
+    try:
+        loss.check(posterior)
+    except ValueError as error:
+        pytest.skip(str(error))
+    bound = loss(linear_gaussian, posterior, X, context)
     assert bound.loss.shape == bound.value.shape == (2,)
     assert not bound.value.requires_grad
     for metric in bound.metrics.values():
@@ -58,11 +67,13 @@ def test_every_loss_takes_every_posterior(linear_gaussian: LinearGaussian, name,
 
 @of(estimators)
 def test_every_estimator_gives_a_number_a_datum(linear_gaussian: LinearGaussian, name):
-    estimator = build(estimators, name)
+    estimator = build(estimators, name, compile_step=False)
     estimator.check(linear_gaussian)
     posterior = gaussian(2)
     context = posterior.initial_context().double().repeat(2, 1)
-    estimate = estimator(linear_gaussian, posterior, X, context)
+    z = linear_gaussian.exact_posterior(X).mean.detach() if estimator.simulates else None
+    arguments = (X, context) if z is None else (X, context, z)
+    estimate = estimator(linear_gaussian, posterior, *arguments)
     assert estimator.label
     for quantity in (estimate.log_px, *estimate.stats.values()):
         assert quantity.value.shape == (2,)

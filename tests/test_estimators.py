@@ -4,11 +4,16 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from estimators.best import Best
+from estimators.bidirectional import BidirectionalMonteCarlo
 from estimators.exact import Exact
 from estimators.importance import ImportanceSampling, pareto_k_hat
+from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import LinearGaussian
 from models.posteriors.gaussian import gaussian
+from tests.components import make_node
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
 X = X.view(3, 1, 1, 3)
@@ -105,3 +110,54 @@ def test_k_hat_recovers_a_pareto_tail(shape):
 def test_k_hat_of_constant_or_few_weights_is_nan():
     assert pareto_k_hat(torch.zeros(100, 1)).isnan().all()
     assert pareto_k_hat(torch.randn(10, 1)).isnan().all()
+
+
+class Fixed(Estimator):
+    """Gives what it was told."""
+
+    def __init__(self, label: str, *values: float) -> None:
+        self.label, self.values = label, torch.tensor(values)
+
+    def __call__(self, model, posterior, x, context, z=None) -> Estimate:
+        return Estimate(Quantity(self.values, self.values.abs() / 10))
+
+
+def test_the_maximum_is_taken_datum_by_datum(linear_gaussian: LinearGaussian):
+    of = [Fixed("a", -1.0, -5.0, -3.0, math.nan), Fixed("b", -2.0, -4.0, -math.inf, -7.0)]
+    estimator = Best(of=of)
+    (value, error), stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+    assert estimator.label == "max(a, b)"
+    assert value.tolist() == [-1.0, -4.0, -3.0, -7.0]
+    assert error.tolist() == pytest.approx([0.1, 0.4, 0.3, 0.7])
+    assert stats["winner"].value.tolist() == [0, 1, 0, 1]
+    assert stats["b"].value.tolist() == [-2.0, -4.0, -math.inf, -7.0]
+
+
+def test_the_maximum_is_built_of_a_configuration(linear_gaussian: LinearGaussian):
+    ais = {"name": "ais", "num_distributions": 10, "num_chains": 20}
+    node = make_node(estimators, {"name": "max", "of": [{"name": "importance"}, ais]})
+    estimator = node.build(compile_step=False)
+    assert estimator.label == "max(IWAE-5000, AIS-10x20)"
+    (value, error), stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+    torch.testing.assert_close(
+        value, torch.maximum(stats["IWAE-5000"].value, stats["AIS-10x20"].value)
+    )
+    assert ((value - linear_gaussian.log_px(X)).abs() < 5 * error + 0.2).all()
+
+
+def test_the_maximum_wants_several_that_need_no_simulated_data():
+    with pytest.raises(ValidationError):
+        make_node(estimators, {"name": "max", "of": [{"name": "importance"}]})
+    with pytest.raises(ValidationError):
+        make_node(estimators, {"name": "max", "of": [{"name": "max"}, {"name": "exact"}]})
+    with pytest.raises(ValueError, match="simulated"):
+        Best(of=[Exact(), BidirectionalMonteCarlo(False)])
+
+
+def test_the_maximum_checks_its_parts():
+    class Refusing(Fixed):
+        def check(self, model) -> None:
+            raise ValueError("not for this model")
+
+    with pytest.raises(ValueError, match="not for this model"):
+        Best(of=[Fixed("a"), Refusing("b")]).check(LinearGaussian((1, 1, 3)))

@@ -1,0 +1,323 @@
+"""Annealed importance sampling by Hamiltonian Monte Carlo, all chains of many data at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from estimators.annealing import (
+    PATHS,
+    SCHEDULES,
+    CompiledEvaluate,
+    Evaluate,
+    Particles,
+    Path,
+    PathName,
+    Pilot,
+    ScheduleName,
+    Tempered,
+    evaluate,
+    interpolate,
+)
+from estimators.protocol import Estimate, Estimator, Quantity, estimators
+from models.generative import GenerativeModel
+from models.posteriors.chain import Chain
+from utils import mcmc
+from utils.types import Fraction, PositiveInt
+
+NumChains = Annotated[int, Ge(2)]
+NumDistributions = Annotated[int, Ge(2)]
+
+TARGET_ACCEPTANCE = 0.65  # Neal 2011, section 5.4.4; Cremer et al. 2018
+JITTER = 0.2  # relative spread of step sizes, against orbits that close (Neal 2011, section 5.4.2)
+USUAL_LEAPFROG = 10
+
+PILOT_CHAINS = 16
+PILOT_MOVES = 3  # a level; the first level has to find the scale
+PILOT_FIRST_MOVES = 12
+PILOT_ESS = 0.9  # share that the reweighting from a level to the next one leaves
+PILOT_LONGEST = 0.065  # step in b: at least 16 levels, even where reweighting costs nothing
+PILOT_FIRST = 1e-7  # shortest step in b, with PILOT_GROWTH a bound on the number of levels
+PILOT_GROWTH = 1.05
+BISECTIONS = 30
+
+
+class Plan(NamedTuple):
+    """What the chains will do, settled before they start: betas and step sizes, (T+1, B)."""
+
+    betas: Tensor
+    step_sizes: Tensor
+
+    def reversed(self) -> Plan:
+        """The way back."""
+        return Plan(self.betas.flip(0), self.step_sizes.flip(0))
+
+
+class Chains(NamedTuple):
+    """Chains at the end of their way.
+
+    ``log_w`` (C, B): log weights since the last resampling; ``log_z`` (B,): log mean weights
+    before it; ``ancestors`` (C, B): the chain that each one began as; ``acceptance`` (B,).
+    """
+
+    log_w: Tensor
+    log_z: Tensor
+    ancestors: Tensor
+    acceptance: Tensor
+
+    @property
+    def log_mean(self) -> tuple[Tensor, Tensor]:
+        """Log of the mean weight (B,) and its delta-method standard error (B,).
+
+        Relative variance of the mean: Σ_i (s_i - 1)² / (C (C-1)), s_i the normalised weight that
+        descends from chain i (Chan and Lai 2013, arXiv 1103.6194); without resampling that is the
+        weights' own variance.
+        """
+        num_chains = len(self.log_w)
+        value = self.log_z + self.log_w.logsumexp(0) - math.log(num_chains)
+        weights = num_chains * self.log_w.softmax(0)
+        sums = torch.zeros_like(weights).scatter_add(0, self.ancestors, weights)
+        variance = (sums - 1).square().sum(0) / (num_chains * (num_chains - 1))
+        return value, variance.nan_to_num(nan=math.inf).sqrt()  # NaN: no weight at all
+
+    @property
+    def stats(self) -> dict[str, Quantity]:
+        """Effective sample size of the weights, and the mean acceptance rate."""
+        ess = self.log_w.softmax(0).square().sum(0).reciprocal().nan_to_num(nan=0.0)
+        return {"ess": Quantity(ess), "acceptance": Quantity(self.acceptance)}
+
+
+def cat(parts: list[Chains]) -> Chains:
+    """Chains of several chunks of data as one."""
+    return Chains(*(torch.cat(tensors, -1) for tensors in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class Annealer:
+    """Runs chains along a path; what AIS, SMC and BDMC have in common."""
+
+    path: PathName
+    schedule: ScheduleName
+    num_chains: int
+    num_distributions: int
+    num_leapfrog: int
+    chunk_size: int
+    resample_below: float | None = None
+    evaluate: Evaluate = field(default=evaluate, repr=False)
+
+    def label(self, method: str) -> str:
+        """``AIS-500x100`` (distributions × chains), with what is not as usual after it."""
+        options: dict[str, str] = {"prior": self.path, "linear": self.schedule}
+        unusual = [actual for usual, actual in options.items() if actual != usual]
+        if self.num_leapfrog != USUAL_LEAPFROG:
+            unusual.append(f"{self.num_leapfrog} leapfrog")
+        if self.resample_below is not None:
+            unusual.append(f"ESS < {self.resample_below:g}")
+        name = f"{method}-{self.num_distributions}x{self.num_chains}"
+        return f"{name} ({', '.join(unusual)})" if unusual else name
+
+    def chunks(
+        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+    ) -> Iterator[tuple[Path, Plan]]:
+        """Path and plan of one chunk of data after the other."""
+        step = max(1, self.chunk_size // self.num_chains)
+        for data, numbers in zip(x.split(step), context.split(step), strict=True):
+            path = PATHS[self.path](model, posterior, data, numbers)
+            yield path, self._plan(path)
+
+    def _plan(self, path: Path) -> Plan:
+        pilot = run_pilot(path, self.num_leapfrog)
+        betas = SCHEDULES[self.schedule](self.num_distributions, pilot)
+        step_sizes = interpolate(betas.contiguous(), pilot.betas, pilot.log_step_sizes).exp()
+        return Plan(betas, step_sizes)
+
+    def run(self, path: Path, start: Tensor, plan: Plan) -> Chains:
+        """Anneal chains from ``start`` (C, B, D) by the plan.
+
+        log w = Σ_t (b_t - b_{t-1}) slope(u_{t-1}), each step before the move that leaves f_{b_t}
+        invariant; no move follows the last (Neal 2001). The moves are reversible, so the same
+        from an exact draw of f_1 by the reversed plan weighs 1/p(x).
+        """
+        particles = self.evaluate(path, start)
+        log_w = torch.zeros_like(particles.slope, dtype=torch.float64)  # (C, B)
+        log_z, acceptance = torch.zeros_like(log_w[0]), torch.zeros_like(log_w[0])
+        ancestors = torch.arange(len(log_w), device=log_w.device)[:, None].expand(log_w.shape)
+        betas, step_sizes = plan.betas.to(start.dtype), plan.step_sizes.to(start.dtype)
+        for t in range(1, self.num_distributions + 1):
+            log_w = log_w + (plan.betas[t] - plan.betas[t - 1]) * particles.slope
+            if t == self.num_distributions:
+                break
+            if self.resample_below is not None:
+                chosen, log_w, log_z = _resample(log_w, log_z, self.resample_below)
+                particles = Particles(*(_pick(tensor, chosen) for tensor in particles))
+                ancestors = ancestors.gather(0, chosen)
+            particles, probability = move(
+                path, particles, betas[t], step_sizes[t], self.num_leapfrog, self.evaluate
+            )
+            acceptance = acceptance + probability.mean(0)
+        return Chains(log_w, log_z, ancestors, acceptance / (self.num_distributions - 1))
+
+
+def move(
+    path: Path,
+    particles: Particles,
+    beta: Tensor,
+    step_size: Tensor,
+    num_leapfrog: int,
+    evaluate: Evaluate,
+) -> tuple[Particles, Tensor]:
+    """A Hamiltonian move that leaves f_b invariant, and its acceptance probabilities (C, B).
+
+    ``beta`` and ``step_size`` are (B,); each chain jitters its steps by itself.
+    """
+
+    def tempered(u: Tensor) -> Tempered:
+        return Tempered(evaluate(path, u), beta)
+
+    jitter = 1 + JITTER * (2 * torch.rand_like(particles.slope) - 1)  # (C, B)
+    steps = (step_size * jitter)[..., None]
+    proposal = mcmc.hamiltonian(Tempered(particles, beta), steps, num_leapfrog, tempered)
+    moved = zip(proposal.point.particles, particles, strict=True)
+    accepted = proposal.accepted
+    new = (torch.where(_like(accepted, old), new, old) for new, old in moved)
+    return Particles(*new), proposal.probability
+
+
+def _like(values: Tensor, tensor: Tensor) -> Tensor:
+    """(C, B) values with an axis more where ``tensor`` (C, B[, D]) has one."""
+    return values[..., None] if tensor.dim() > values.dim() else values
+
+
+def _pick(tensor: Tensor, chosen: Tensor) -> Tensor:
+    """Chains ``chosen`` (C, B) of ``tensor`` (C, B[, D])."""
+    return tensor.gather(0, _like(chosen, tensor).expand_as(tensor))
+
+
+def _resample(log_w: Tensor, log_z: Tensor, below: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Systematic resampling (Kitagawa 1996) where ESS / C < below: who goes on, log_w, log_z."""
+    num_chains = len(log_w)
+    weights = log_w.softmax(0)
+    uneven = weights.square().sum(0) * below * num_chains > 1  # (B,)
+    own = torch.arange(num_chains, device=log_w.device)[:, None]
+    positions = (own + torch.rand_like(log_z)) / num_chains  # (C, B)
+    heirs = torch.searchsorted(weights.cumsum(0).T.contiguous(), positions.T.contiguous()).T
+    chosen = torch.where(uneven, heirs.clamp_max(num_chains - 1), own)
+    log_mean = log_w.logsumexp(0) - math.log(num_chains)
+    log_z = torch.where(uneven, log_z + log_mean, log_z)
+    return chosen, log_w.masked_fill(uneven, 0.0), log_z
+
+
+# --- the pilot run -------------------------------------------------------------------------------
+
+
+def run_pilot(path: Path, num_leapfrog: int) -> Pilot:
+    """Few chains go up the path to find, for each datum, good levels and step sizes.
+
+    From level to level the reweighting leaves an effective sample size of ``PILOT_ESS`` (Zhou et
+    al. 2016, arXiv 1303.3123); at each level the log step size follows the acceptance rate
+    (Robbins and Monro). Independent of all chains to come, so that these keep exact weights.
+    """
+    particles = evaluate(path, path.draw(PILOT_CHAINS))
+    beta = torch.zeros_like(particles.slope[0], dtype=torch.float64)  # (B,)
+    log_step = torch.full_like(beta, math.log(0.5))
+    betas: list[Tensor] = []
+    log_steps: list[Tensor] = []
+    while True:
+        for _ in range(PILOT_MOVES if betas else PILOT_FIRST_MOVES):
+            numbers = beta.to(particles.u.dtype), log_step.exp().to(particles.u.dtype)
+            particles, probability = move(path, particles, *numbers, num_leapfrog, evaluate)
+            log_step = log_step + probability.mean(0) - TARGET_ACCEPTANCE
+        betas.append(beta)
+        log_steps.append(log_step)
+        if bool((beta >= 1).all()):
+            return Pilot(torch.stack(betas), torch.stack(log_steps))
+        beta = _next_level(beta, particles.slope.double())
+
+
+def _next_level(beta: Tensor, slope: Tensor) -> Tensor:
+    """The next b (B,) for chains with ``slope`` (C, B), by bisection on the share of ESS."""
+    low = (PILOT_GROWTH - 1) * beta + PILOT_FIRST
+    high = torch.full_like(beta, PILOT_LONGEST)
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        weights = (middle * slope).softmax(0)
+        enough = weights.square().sum(0) * PILOT_ESS * len(slope) <= 1
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return (beta + low).clamp_max(1.0)
+
+
+# --- the estimator -------------------------------------------------------------------------------
+
+
+@estimators.register("ais")
+class AnnealedImportanceSampling(Estimator):
+    """Annealed importance sampling (Neal 2001), or SMC: a lower bound, E[exp(log_px)] = p(x).
+
+    Chains go from the prior (``path: prior``, as in Cremer et al. 2018) or from a Gaussian with
+    the posterior's moments (``path: posterior``) to p(x, z), moved by Hamiltonian Monte Carlo.
+    Step sizes, and the ``adaptive`` schedule, come per datum from a short pilot run of other
+    chains and are then fixed, so that the weights are exact.
+
+    Args:
+        compile_step: fuse densities and gradients with torch.compile.
+        path: where the chains start.
+        schedule: how b goes from 0 to 1: ``linear``, ``sigmoidal``, or ``adaptive`` (constant
+            conditional effective sample size).
+        num_chains: chains per datum.
+        num_distributions: T, steps in b.
+        num_leapfrog: leapfrog steps, one gradient each, of each of the T - 1 moves.
+        resample_below: resample a datum's chains when their effective sample size falls below
+            this share (sequential Monte Carlo, Del Moral et al. 2006); null: never.
+        chunk_size: rows (chains times data points) through the decoder at once; bounds memory.
+
+    Per datum it gives ``log_px`` with its delta-method standard error over chains, the effective
+    sample size ``ess`` of the final weights, and the mean ``acceptance`` rate.
+    """
+
+    def __init__(
+        self,
+        compile_step: bool,
+        *,
+        path: PathName = "prior",
+        schedule: ScheduleName = "linear",
+        num_chains: NumChains = 100,
+        num_distributions: NumDistributions = 500,
+        num_leapfrog: PositiveInt = USUAL_LEAPFROG,
+        resample_below: Fraction | None = None,
+        chunk_size: PositiveInt = 1000,
+    ) -> None:
+        self.annealer = Annealer(
+            path,
+            schedule,
+            num_chains,
+            num_distributions,
+            num_leapfrog,
+            chunk_size,
+            resample_below,
+            CompiledEvaluate() if compile_step else evaluate,
+        )
+        self.label = self.annealer.label("AIS" if resample_below is None else "SMC")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        z: Tensor | None = None,
+    ) -> Estimate:
+        """See ``Estimator``."""
+        annealer = self.annealer
+        parts = [
+            annealer.run(path, path.draw(annealer.num_chains), plan)
+            for path, plan in annealer.chunks(model, posterior, x, context)
+        ]
+        chains = cat(parts)
+        return Estimate(Quantity(*chains.log_mean), chains.stats)

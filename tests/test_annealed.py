@@ -1,0 +1,340 @@
+"""AIS, SMC and BDMC where log p(x) is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from estimators.annealed import AnnealedImportanceSampling, Annealer, run_pilot
+from estimators.annealing import (
+    PATHS,
+    SCHEDULES,
+    CompiledEvaluate,
+    Path,
+    Pilot,
+    PriorPath,
+    _evaluate_traced,
+    evaluate,
+    interpolate,
+)
+from estimators.bidirectional import BidirectionalMonteCarlo
+from models.generative import DeepLatentGaussian, LinearGaussian
+from models.likelihoods import Bernoulli
+from models.networks.mlp import mlp_decoder
+from models.posteriors.gaussian import gaussian
+from models.posteriors.protocol import posteriors
+from tests.components import POSTERIORS, make_node
+
+X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
+X = X.view(3, 1, 1, 3)
+CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+
+
+def ais(**options) -> AnnealedImportanceSampling:
+    small = {"num_chains": 300, "num_distributions": 20, "num_leapfrog": 4}
+    return AnnealedImportanceSampling(False, **{**small, **options})
+
+
+def small_vae(dtype: torch.dtype = torch.float32) -> DeepLatentGaussian:
+    shape = (1, 14, 14)
+    return DeepLatentGaussian(4, shape, mlp_decoder(4, shape, 1), Bernoulli()).to(dtype)
+
+
+@pytest.mark.parametrize("below", [None, 0.9], ids=["ais", "smc"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("path", PATHS)
+def test_meets_the_exact_answer(linear_gaussian: LinearGaussian, path, schedule, below):
+    estimator = ais(path=path, schedule=schedule, resample_below=below)
+    log_px, stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+    exact = linear_gaussian.log_px(X).detach()
+    assert ((log_px.value - exact).abs() < 4.5 * log_px.standard_error).all()
+    assert (log_px.standard_error < 0.1).all()
+    assert ((stats["acceptance"].value - 0.65).abs() < 0.2).all()
+    assert (stats["ess"].value > 30).all()
+
+
+@pytest.mark.parametrize("below", [None, 0.7], ids=["ais", "smc"])
+@pytest.mark.parametrize("path", PATHS)
+def test_small_runs_are_unbiased_and_lower_bounds(linear_gaussian: LinearGaussian, path, below):
+    """E[exp(log_px)] = p(x) and E[log_px] < log p(x), over runs too short to be good."""
+    repeats = 1500
+    x, context = X[:1].repeat(repeats, 1, 1, 1), CONTEXT[:1].repeat(repeats, 1)
+    exact = linear_gaussian.log_px(X[:1]).detach()
+    estimator = ais(
+        path=path,
+        num_chains=3,
+        num_distributions=4,
+        num_leapfrog=2,
+        resample_below=below,
+        chunk_size=10**6,
+    )
+    excess = estimator(linear_gaussian, gaussian(2), x, context).log_px.value - exact
+    error = excess.exp().std() / math.sqrt(repeats)
+    assert abs(excess.exp().mean() - 1) < 5 * error
+    assert error < 0.07
+    assert excess.mean() < -5 * excess.std() / math.sqrt(repeats)
+
+
+def test_more_distributions_rise_to_log_px(linear_gaussian: LinearGaussian):
+    repeats = 200
+    x, context = X.repeat(repeats, 1, 1, 1), CONTEXT.repeat(repeats, 1)
+    means = []
+    for num_distributions in (2, 8, 32):
+        estimator = ais(num_chains=2, num_distributions=num_distributions, chunk_size=10**6)
+        means.append(estimator(linear_gaussian, gaussian(2), x, context).log_px.value.mean())
+    assert means == sorted(means)
+    assert abs(linear_gaussian.log_px(X).mean() - means[-1]) < 0.2
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_bounds_from_both_sides(linear_gaussian: LinearGaussian, path):
+    """lower <= log p(x) <= upper in the mean over simulated data, and closer with more steps."""
+    with torch.no_grad():
+        z, x = linear_gaussian.sample(500)
+        exact = linear_gaussian.log_px(x)
+    widths = []
+    for num_distributions in (3, 30):
+        estimator = BidirectionalMonteCarlo(
+            False,
+            path=path,
+            num_chains=4,
+            num_distributions=num_distributions,
+            num_leapfrog=4,
+            chunk_size=10**6,
+        )
+        lower, stats = estimator(linear_gaussian, gaussian(2), x, CONTEXT[:1].expand(500, 4), z)
+        for bound, sign in ((lower.value, 1), (stats["upper"].value, -1)):
+            gap = sign * (exact - bound)
+            assert gap.mean() > -4 * gap.std() / math.sqrt(500)
+        torch.testing.assert_close(stats["width"].value, stats["upper"].value - lower.value)
+        widths.append(stats["width"].value.mean())
+    assert widths[0] > 2 * widths[1] > 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+@torch.no_grad()
+def test_the_way_back_is_the_reverse(linear_gaussian: LinearGaussian, path):
+    """Crooks's identity, E_forward[√(w/p)] = E_back[√(w' p)] for w' from exact draws.
+
+    It holds for reversible moves alone, and unlike the means of w and w' it has no heavy tail.
+    """
+    num_chains = 20_000
+    annealer = Annealer(path, "linear", num_chains, 6, 2, 10**6)
+    ((way, plan),) = annealer.chunks(linear_gaussian, gaussian(2), X, CONTEXT)
+    exact = linear_gaussian.log_px(X)
+    forward = annealer.run(way, way.draw(num_chains), plan).log_w - exact
+    mean, covariance = linear_gaussian.exact_posterior(X)
+    noise = torch.randn(num_chains, 3, 2, dtype=torch.float64)
+    z = mean + noise @ torch.linalg.cholesky(covariance).T
+    back = annealer.run(way, way.coordinates(z), plan.reversed()).log_w + exact
+    one, other = (0.5 * forward).exp(), (0.5 * back).exp()
+    error = ((one.var(0) + other.var(0)) / num_chains).sqrt()
+    assert ((one.mean(0) - other.mean(0)).abs() < 4.5 * error).all()
+    assert (error < 0.01).all()
+
+
+def test_bidirectional_needs_the_exact_draw(linear_gaussian: LinearGaussian):
+    with pytest.raises(ValueError, match="simulated"):
+        BidirectionalMonteCarlo(False)(linear_gaussian, gaussian(2), X, CONTEXT)
+
+
+def test_standard_error_covers(linear_gaussian: LinearGaussian):
+    """95 % intervals of AIS and of SMC hold the truth about as often (binomial 5 sigma)."""
+    repeats = 400
+    x, context = X[:1].repeat(repeats, 1, 1, 1), CONTEXT[:1].repeat(repeats, 1)
+    exact = linear_gaussian.log_px(X[:1]).detach()
+    for below in (None, 0.9):
+        estimator = ais(
+            num_chains=200, num_distributions=8, resample_below=below, chunk_size=10**6
+        )
+        value, error = estimator(linear_gaussian, gaussian(2), x, context).log_px
+        inside = ((value - exact).abs() < 1.96 * error).double().mean().item()
+        assert abs(inside - 0.95) < 5 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize("options", POSTERIORS)
+def test_starts_from_every_posterior(linear_gaussian: LinearGaussian, options):
+    posterior = make_node(posteriors, options).build(latent_dim=2, num_features=3).double()
+    context = posterior.initial_context().double().repeat(3, 1)
+    context = context + 0.1 * torch.randn_like(context)
+    value, error = ais(path="posterior")(linear_gaussian, posterior, X, context).log_px
+    exact = linear_gaussian.log_px(X).detach()
+    assert ((value - exact).abs() < 5 * error).all()
+    assert all(parameter.grad is None for parameter in posterior.parameters())
+
+
+def test_same_seed_same_numbers_and_no_gradients(linear_gaussian: LinearGaussian):
+    values = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        estimator = ais(schedule="adaptive", resample_below=0.5)
+        with torch.no_grad():
+            values.append(estimator(linear_gaussian, gaussian(2), X, CONTEXT).log_px.value)
+    assert torch.equal(*values)
+    assert not values[0].requires_grad
+    assert all(parameter.grad is None for parameter in linear_gaussian.parameters())
+
+
+def test_chunks_hold_whole_data(linear_gaussian: LinearGaussian):
+    x, context = X.repeat(3, 1, 1, 1)[:7], CONTEXT.repeat(3, 1)[:7]
+    estimator = ais(chunk_size=2 * 300 + 1)  # chunks of 2, 2, 2 and 1
+    value, error = estimator(linear_gaussian, gaussian(2), x, context).log_px
+    assert ((value - linear_gaussian.log_px(x).detach()).abs() < 4.5 * error).all()
+
+
+class Counted(LinearGaussian):
+    """Counts how often, and on how many rows, its likelihood is asked."""
+
+    def __init__(self) -> None:
+        super().__init__((1, 1, 3), latent_dim=2)
+        self.rows: list[int] = []
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        self.rows.append(z[..., 0].numel())
+        return super().log_likelihood(x, z)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_evaluated_twice(path):
+    """The likelihood is asked once at the start and once a leapfrog step."""
+    model = Counted()
+    annealer = Annealer(path, "linear", 7, 11, 5, 10**6)
+    with torch.no_grad():
+        ((way, plan),) = annealer.chunks(model, gaussian(2), X.float(), CONTEXT.float())
+        model.rows.clear()
+        annealer.run(way, way.draw(7), plan)
+    assert model.rows == [7 * 3] * (1 + 5 * 10)
+
+
+def test_broken_densities_are_rejections():
+    """NaN or infinite likelihoods weigh nothing; what is left is the answer."""
+
+    class Broken(LinearGaussian):
+        def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+            log_likelihood = super().log_likelihood(x, z)
+            log_likelihood = log_likelihood.masked_fill(z[..., 0] > 0.5, math.nan)
+            return log_likelihood.masked_fill(z[..., 0] < -1.0, math.inf)
+
+    model = Broken((1, 1, 3), latent_dim=1).double()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    value, error = ais(num_leapfrog=3)(model, gaussian(1), X, CONTEXT[:, :2]).log_px
+    grid = torch.linspace(-1, 0.5, 10_001, dtype=torch.float64).view(-1, 1, 1)
+    log_joint = LinearGaussian.log_likelihood(model, X, grid) + model.log_prior(grid)
+    exact = (log_joint.logsumexp(0) + math.log(1.5 / 10_001)).detach()
+    assert ((value - exact).abs() < 5 * error + 1e-4).all()
+
+
+def test_float32_is_accurate_enough():
+    """One model in single and double precision, log p(x) about -130 nats."""
+    torch.manual_seed(1)
+    double = small_vae(torch.float64)
+    single = small_vae()
+    single.load_state_dict(double.state_dict())
+    x = (torch.rand(2, 1, 14, 14) < 0.3).double()
+    context = torch.zeros(2, 8)
+    options = {"num_chains": 150, "num_distributions": 20, "num_leapfrog": 3}
+    first, first_error = ais(**options)(double, gaussian(4), x, context.double()).log_px
+    second, second_error = ais(**options)(single, gaussian(4), x.float(), context).log_px
+    assert (first < -100).all()
+    assert second.dtype == torch.float64
+    error = torch.hypot(first_error, second_error)
+    assert (error < 0.1).all()
+    assert ((first - second).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_gradients_and_their_traced_form(name):
+    """What torch.compile gets is the eager function, and both are the path's derivatives."""
+    model = small_vae(torch.float64)
+    x = (torch.rand(2, 1, 14, 14) < 0.3).double()
+    path: Path = PATHS[name](model, gaussian(4), x, torch.zeros(2, 8).double())
+    u = path.draw(5).detach()
+    eager, traced = evaluate(path, u), _evaluate_traced(path, u)
+    for one, other in zip(eager, traced, strict=True):
+        torch.testing.assert_close(one, other)
+        assert not one.requires_grad
+    both = path.log_start(u) + path.slope(u)
+    z = u if name == "prior" else path.mean + path.scale * u  # type: ignore[attr-defined]
+    torch.testing.assert_close(path.coordinates(z), u)
+    jacobian = 0.0 if name == "prior" else path.scale.log().sum(-1)  # type: ignore[attr-defined]
+    torch.testing.assert_close(both, model.log_joint(x)(z) + jacobian)
+    assert torch.autograd.gradcheck(path.slope, u.requires_grad_())
+
+
+@pytest.mark.slow
+def test_compiled_is_eager():
+    model = small_vae()
+    path = PriorPath(model, (torch.rand(2, 1, 14, 14) < 0.3).float())
+    compiled = CompiledEvaluate()
+    with torch.no_grad():
+        for num_chains in (5, 7):
+            u = path.draw(num_chains)
+            for one, other in zip(evaluate(path, u), compiled(path, u), strict=True):
+                torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-5)
+
+
+def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch, linear_gaussian):
+    def broken(path: Path, u: Tensor) -> None:
+        raise RuntimeError("no compiler here\nlong trace")
+
+    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    estimator = AnnealedImportanceSampling(True, num_chains=5, num_distributions=3)
+    with pytest.warns(RuntimeWarning, match="goes on without it: no compiler here$"):
+        estimate = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+    assert estimate.log_px.value.isfinite().all()
+    estimator(linear_gaussian, gaussian(2), X, CONTEXT)  # warnings are errors
+
+
+def test_schedules_rise_from_0_to_1():
+    levels = torch.tensor([[0.0, 0.0], [0.01, 0.3], [0.1, 1.0], [1.0, 1.0]]).double()
+    pilot = Pilot(levels, torch.zeros_like(levels))
+    for schedule in SCHEDULES.values():
+        betas = schedule(12, pilot)
+        assert betas.shape == (13, 2)
+        assert (betas[0] == 0).all()
+        assert (betas[-1] == 1).all()
+        assert (betas.diff(dim=0) > 0).all()
+    adaptive = SCHEDULES["adaptive"](12, pilot)
+    torch.testing.assert_close(adaptive[[4, 8, 12], 0], levels[1:, 0])
+    torch.testing.assert_close(adaptive[[6, 12], 1], levels[1:3, 1])
+    quarter = (1 / (1 + math.exp(2)) - 1 / (1 + math.exp(4))) / math.tanh(2)
+    assert SCHEDULES["sigmoidal"](12, pilot)[3, 0] == pytest.approx(quarter)
+
+
+def test_interpolates_column_by_column():
+    knots = torch.tensor([[0.0, 0.0], [0.5, 1.0], [1.0, 1.0]])
+    values = torch.tensor([[1.0, 5.0], [2.0, 6.0], [4.0, 9.0]])
+    x = torch.tensor([[0.0, 0.0], [0.25, 0.5], [0.75, 1.0], [1.0, 1.0]])
+    expected = torch.tensor([[1.0, 5.0], [1.5, 5.5], [3.0, 6.0], [4.0, 6.0]])
+    torch.testing.assert_close(interpolate(x, knots, values), expected)
+
+
+def test_pilot_spaces_levels_by_conditional_ess():
+    """A sharp likelihood: levels begin far closer to 0 than they are near 1, and end."""
+    model = LinearGaussian((1, 1, 3), latent_dim=2, scale=0.01).double()
+    with torch.no_grad():
+        pilot = run_pilot(PriorPath(model, X), 5)
+    steps = pilot.betas.diff(dim=0)
+    assert (pilot.betas[0] == 0).all()
+    assert (pilot.betas[-1] == 1).all()
+    assert (steps[0] < 1e-3).all()
+    assert (steps.max(0).values > 100 * steps[0]).all()
+    assert 20 < len(steps) < 200
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({}, "AIS-500x100"),
+        ({"num_distributions": 50, "num_chains": 7}, "AIS-50x7"),
+        ({"path": "posterior", "schedule": "sigmoidal"}, "AIS-500x100 (posterior, sigmoidal)"),
+        ({"num_leapfrog": 3}, "AIS-500x100 (3 leapfrog)"),
+        ({"resample_below": 0.5}, "SMC-500x100 (ESS < 0.5)"),
+    ],
+)
+def test_label_tells_the_settings(options, label):
+    assert AnnealedImportanceSampling(False, **options).label == label
