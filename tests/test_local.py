@@ -1,0 +1,520 @@
+"""Local optimisation: exact optima, independence of the data, its stop rules, and resuming."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from estimators.importance import ImportanceSampling
+from models.generative import DeepLatentGaussian, LinearGaussian
+from models.likelihoods import Bernoulli
+from models.local import (
+    LocalOptimisation,
+    LocalOptimum,
+    LocalSettings,
+    fast,
+    local_optimise,
+    local_settings,
+    paper,
+)
+from models.local import search as search_module
+from models.losses import ELBO, IWAE, Bound, Loss
+from models.networks.mlp import mlp_decoder
+from models.posteriors.auxiliary import aux_real_nvp
+from models.posteriors.chain import Chain
+from models.posteriors.coupling import real_nvp
+from models.posteriors.gaussian import DiagonalGaussian, gaussian
+from models.posteriors.per_datum import per_datum, select
+from models.posteriors.protocol import Base, Move, State, Transition, posteriors
+from tests.components import POSTERIORS, make_node
+
+X = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2], [2.0, 0.1, 0.3]]).double().view(3, 1, 1, 3)
+
+
+def go_on(num_active: int) -> bool:
+    return True
+
+
+def start(posterior: Chain, num_data: int) -> Tensor:
+    return posterior.initial_context().double().repeat(num_data, 1)
+
+
+def build(options: dict) -> Chain:
+    return make_node(posteriors, options).build(latent_dim=2, num_features=4).double()
+
+
+def small_af() -> Chain:
+    return aux_real_nvp(2, hidden=(8,), partner_hidden=(8,), num_layers=1).double()
+
+
+def tensors(result: LocalOptimum) -> dict[str, Tensor]:
+    weights = dict(result.posterior.named_parameters())
+    return {"context": result.context, "values": result.values, "steps": result.steps, **weights}
+
+
+@pytest.fixture
+def common_noise(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make each datum draw the same noise; the function returned begins the stream again."""
+    generator = np.random.default_rng()
+
+    def randn(*shape: int, **options: Any) -> Tensor:
+        one = (*shape[:-2], 1, shape[-1])  # the data axis is the last but one
+        noise = torch.from_numpy(generator.standard_normal(one)).expand(shape)
+        return noise.to(options.get("dtype"), copy=True)
+
+    def rewind() -> None:
+        nonlocal generator
+        generator = np.random.default_rng(7)
+        monkeypatch.setattr(torch, "randn", randn)
+        monkeypatch.setattr(torch, "randn_like", lambda values: randn(*values.shape))
+
+    return rewind
+
+
+# The optimum
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_the_optimum_on_the_linear_gaussian_model(linear_gaussian: LinearGaussian, covariance):
+    """L[q*] is known: the best factorised bound, and log p(x) with a full covariance matrix."""
+    posterior = gaussian(2, covariance=covariance)
+    settings = fast(window=150)
+    found = local_optimise(
+        settings.loss, linear_gaussian, posterior, X, start(posterior, 3), settings
+    )
+    exact = linear_gaussian.factorised_bound(X)
+    log_px = linear_gaussian.log_px(X)
+    assert (log_px - exact).min() > 0.1  # the test can tell the two apart
+    expected = exact if covariance == "diagonal" else log_px
+    assert found.converged.all()
+    estimate = ImportanceSampling(num_samples=4000)(
+        linear_gaussian, found.posterior, X, found.context
+    )
+    elbo, error = estimate.stats["elbo"]
+    assert error is not None
+    assert ((elbo - expected).abs() < 4.5 * error + 0.01).all()
+    assert ((found.values - expected).abs() < 0.1).all()
+
+
+def test_flow_weights_of_each_datum_close_the_gap(linear_gaussian: LinearGaussian):
+    """A coupling of its own turns a factorised Gaussian into any Gaussian of two dimensions."""
+    posterior = real_nvp(2, num_layers=2, hidden=(16,)).double()
+    settings = fast(weight_lr=0.01, max_steps=300)
+    found = local_optimise(
+        settings.loss, linear_gaussian, posterior, X, start(posterior, 3), settings
+    )
+    estimate = ImportanceSampling(num_samples=4000)(
+        linear_gaussian, found.posterior, X, found.context
+    )
+    elbo, error = estimate.stats["elbo"]
+    assert error is not None
+    assert (elbo > linear_gaussian.factorised_bound(X) + 0.05).all()
+    assert (elbo < linear_gaussian.log_px(X) + 4.5 * error).all()
+
+
+def test_any_loss_can_be_optimised(linear_gaussian: LinearGaussian):
+    """The best IWAE-5 bound of a factorised Gaussian lies between its best ELBO and log p(x)."""
+    posterior, settings = gaussian(2), fast(num_samples=5, window=150)
+    found = local_optimise(
+        IWAE(num_samples=5, gradient="dreg"),
+        linear_gaussian,
+        posterior,
+        X,
+        start(posterior, 3),
+        settings,
+    )
+    num_draws = 4000
+    wide = IWAE(num_samples=5)(
+        linear_gaussian,
+        posterior,
+        X.repeat(num_draws, 1, 1, 1),
+        found.context.repeat(num_draws, 1),
+    ).value.view(num_draws, 3)
+    mean, error = wide.mean(0), wide.std(0) / math.sqrt(num_draws)
+    assert (mean > linear_gaussian.factorised_bound(X) + 4.5 * error).all()
+    assert (mean < linear_gaussian.log_px(X) + 4.5 * error).all()
+
+
+@pytest.mark.parametrize("scope", ["posterior", "context"])
+@pytest.mark.parametrize("options", POSTERIORS)
+def test_every_posterior_gets_no_worse(options, scope, linear_gaussian: LinearGaussian):
+    posterior = build(options)
+    with torch.no_grad():  # nets that end in zeros would hide the context
+        for weight in posterior.parameters():
+            weight.add_(0.03 * torch.randn_like(weight))
+    before = {name: weight.clone() for name, weight in posterior.named_parameters()}
+    settings = fast(lr=0.05, weight_lr=5e-4, max_steps=12)
+    context = start(posterior, 3)
+    found = local_optimise(
+        settings.loss, linear_gaussian, posterior, X, context, settings, scope=scope
+    )
+    assert found.steps.tolist() == [12, 12, 12]
+    assert not found.converged.any()
+    assert not torch.equal(found.context, context)
+    for name, weight in posterior.named_parameters():
+        assert torch.equal(weight, before[name])
+        assert weight.requires_grad
+        assert weight.grad is None
+    if scope == "context":
+        assert found.posterior is posterior
+    else:
+        copies = dict(found.posterior.named_parameters())
+        assert all(len(weight) == 3 for weight in copies.values())
+        assert len(copies) == len(before)
+    measure = ImportanceSampling(num_samples=1000)
+    first = measure(linear_gaussian, posterior, X, context).stats["elbo"]
+    last = measure(linear_gaussian, found.posterior, X, found.context).stats["elbo"]
+    assert first.standard_error is not None
+    assert last.standard_error is not None
+    error = (first.standard_error.square() + last.standard_error.square()).sqrt()
+    assert (last.value > first.value - 4.5 * error).all()
+    assert last.value.mean() > first.value.mean()
+
+
+# Data points are apart
+
+
+@pytest.mark.parametrize("make", [small_af, lambda: gaussian(2)], ids=["aux_real_nvp", "gaussian"])
+def test_all_at_once_is_each_alone(make, linear_gaussian: LinearGaussian, common_noise):
+    posterior, settings = make(), fast(num_samples=3, window=8, max_steps=16)
+    context = start(posterior, 3) + 0.1 * torch.arange(3).double()[:, None]
+
+    def optimise(chosen: slice) -> dict[str, Tensor]:
+        common_noise()
+        return tensors(
+            local_optimise(
+                settings.loss, linear_gaussian, posterior, X[chosen], context[chosen], settings
+            )
+        )
+
+    together = optimise(slice(None))
+    for index in range(3):
+        alone = optimise(slice(index, index + 1))
+        for name, values in alone.items():
+            torch.testing.assert_close(together[name][index], values[0], msg=name)
+
+
+@pytest.mark.parametrize("options", POSTERIORS)
+def test_stacked_copies_are_their_loop(options, common_noise, linear_gaussian: LinearGaussian):
+    """A ``per_datum`` chain against one chain a datum, each with weights of its own."""
+    posterior = build(options)
+    stacked = per_datum(posterior, 3)
+    with torch.no_grad():
+        for weight in stacked.parameters():
+            weight.add_(0.1 * torch.empty_like(weight).normal_())
+    context = start(posterior, 3)
+    log_joint = linear_gaussian.log_joint(X)
+    common_noise()
+    draw = stacked(context, log_joint, 4)
+    assert draw.log_q.shape == (4, 3)
+    assert stacked.context_size == posterior.context_size
+    assert torch.equal(stacked.initial_context(), posterior.initial_context())
+    for index in range(3):
+        alone = deepcopy(posterior)
+        pairs = zip(alone.parameters(), stacked.parameters(), strict=True)
+        for weight, copies in pairs:
+            weight.data = copies.data[index]
+        common_noise()
+        expected = alone(context[index][None], linear_gaussian.log_joint(X[index : index + 1]), 4)
+        torch.testing.assert_close(draw.state.z[:, index], expected.state.z[:, 0])
+        torch.testing.assert_close(draw.log_q[:, index], expected.log_q[:, 0])
+
+
+def test_select_keeps_some_data_in_the_order_given(linear_gaussian, common_noise):
+    stacked = per_datum(small_af(), 3)
+    with torch.no_grad():
+        for weight in stacked.parameters():
+            weight.add_(0.1 * torch.empty_like(weight).normal_())
+    context = start(stacked, 3) + torch.arange(3).double()[:, None]
+    chosen = torch.tensor([2, 0])
+    common_noise()
+    draw = stacked(context, linear_gaussian.log_joint(X), 4)
+    common_noise()
+    some = select(stacked, chosen)(context[chosen], linear_gaussian.log_joint(X[chosen]), 4)
+    torch.testing.assert_close(some.state.z, draw.state.z[:, chosen])
+    torch.testing.assert_close(some.log_q, draw.log_q[:, chosen])
+
+
+class _Learned(Base):
+    """N(a, exp(b) I) with weights a and b."""
+
+    context_size = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gaussian = DiagonalGaussian(2)
+        self.mean = nn.Parameter(torch.zeros(2).double())
+        self.log_variance = nn.Parameter(torch.zeros(()).double())
+
+    def _context(self, context: Tensor) -> Tensor:
+        mean = self.mean.expand(len(context), 2)
+        return torch.cat([mean, self.log_variance.expand_as(mean)], -1)
+
+    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+        return self.gaussian.sample(self._context(context), num_samples)
+
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        return self.gaussian.log_prob(z, self._context(context))
+
+
+@pytest.mark.parametrize("gradient", ["plain", "stl"])
+def test_a_base_may_have_weights_too(linear_gaussian: LinearGaussian, gradient):
+    """Of all N(a, exp(b) I) the best has the posterior's mean, and b = -log of mean precision."""
+    settings = fast(gradient=gradient, weight_lr=0.1, max_steps=200)
+    found = local_optimise(
+        settings.loss, linear_gaussian, Chain(_Learned()), X, torch.zeros(3, 0).double(), settings
+    )
+    means, log_variances = found.posterior.parameters()
+    exact = linear_gaussian.exact_posterior(X)
+    torch.testing.assert_close(means.detach(), exact.mean.detach(), atol=0.1, rtol=0)
+    best = -torch.linalg.inv(exact.covariance).diagonal().mean().log()
+    torch.testing.assert_close(log_variances, best.expand(3), atol=0.2, rtol=0)
+
+
+class _LooksAtTarget(Transition):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()).double())
+
+    def forward(self, state: State, context: Tensor, log_target) -> Move:
+        return Move(state, self.weight * log_target(state.z))
+
+
+def test_weights_per_datum_and_a_look_at_the_target_do_not_go_together(linear_gaussian):
+    posterior, settings = Chain(DiagonalGaussian(2), [_LooksAtTarget()]), fast(max_steps=1)
+    with pytest.raises(NotImplementedError, match="scope `context`"):
+        local_optimise(settings.loss, linear_gaussian, posterior, X, start(posterior, 3), settings)
+
+
+def test_the_model_gets_no_gradients_and_is_left_as_it_was():
+    decoder = mlp_decoder(2, (1, 2, 2), 1, hidden=(5,))
+    model = DeepLatentGaussian(2, (1, 2, 2), decoder, Bernoulli())
+    before = [weight.clone() for weight in model.parameters()]
+    fixed = next(model.parameters()).requires_grad_(False)
+    posterior, settings = gaussian(2), fast(max_steps=3)
+    x = torch.ones(2, 1, 2, 2)
+    local_optimise(settings.loss, model, posterior, x, torch.zeros(2, 4), settings)
+    for weight, old in zip(model.parameters(), before, strict=True):
+        assert weight.grad is None
+        assert torch.equal(weight, old)
+        assert weight.requires_grad == (weight is not fixed)
+
+
+# When a search ends
+
+
+class _Scripted(Loss):
+    """Bounds by a script: datum d = x at its call t has bound ``script(t, d)``; slope 1 in all."""
+
+    def __init__(self, script: Callable[[int, int], float]) -> None:
+        self.script = script
+        self.sizes: list[int] = []
+
+    def __call__(self, model, posterior, x, context, weight=1.0) -> Bound:
+        values = [self.script(len(self.sizes), int(datum)) for datum in x.flatten()]
+        self.sizes.append(len(x))
+        value = torch.tensor(values, dtype=context.dtype)
+        return Bound(context.sum(-1), value, {})
+
+
+def scripted(
+    script: Callable[[int, int], float], num_data: int, settings: LocalSettings
+) -> tuple[LocalOptimum, _Scripted]:
+    loss = _Scripted(script)
+    x = torch.arange(num_data).double().view(-1, 1, 1, 1)
+    context = torch.zeros(num_data, 4).double()
+    model = LinearGaussian((1, 1, 1), latent_dim=2).double()
+    return local_optimise(loss, model, gaussian(2), x, context, settings), loss
+
+
+def published_rule(values: Iterator[float], window: int, patience: int) -> int:
+    """Steps until more than ``patience`` windows running had no better mean; as public code."""
+    best, waited, steps = -math.inf, 0, 0
+    while True:
+        mean = sum(next(values) for _ in range(window)) / window
+        steps += window
+        if mean > best:
+            best, waited = mean, 0
+        else:
+            waited += 1
+            if waited > patience:
+                return steps
+
+
+def noisy(step: int, datum: int) -> float:
+    """Climbs for longer the larger the datum, with ripples that are not monotone."""
+    return min(step, 60 * datum) + 3 * math.sin(step * 1.7 + datum)
+
+
+def test_convergence_is_the_published_rule_for_each_datum():
+    settings = paper(window=7, patience=3, lr=1e-3)
+    found, loss = scripted(noisy, 5, settings)
+    expected = [published_rule(iter([noisy(t, d) for t in range(2000)]), 7, 3) for d in range(5)]
+    assert len(set(expected)) == 5
+    assert found.steps.tolist() == expected
+    assert found.converged.all()
+    # Who has converged has left: the last datum is alone in the end, and nothing runs on.
+    assert loss.sizes[0] >= 5
+    assert loss.sizes[-1] == 1
+    assert len(loss.sizes) == max(expected)
+    # and keeps its optimum: Adam's steps along a constant slope are the learning rate.
+    walked = -1e-3 * torch.tensor(expected).double()
+    torch.testing.assert_close(found.context, walked[:, None].expand(5, 4), atol=1e-6, rtol=0)
+
+
+def test_cycles_double_and_are_judged_by_their_last_quarter():
+    """`fast` compares the last quarters of cycles of 20, 40, 80, ... steps."""
+    begins = [0, 20, 60, 140, 300, 620]
+
+    def script(step: int, datum: int) -> float:
+        cycle = max(k for k, begin in enumerate(begins) if step >= begin)
+        length = 20 * 2**cycle
+        gain = 0.2 if datum == 0 else 0.05
+        judged = step - begins[cycle] >= 0.75 * length
+        return gain * min(cycle, 3) if judged else 100.0 - step
+
+    found, _ = scripted(script, 2, fast(window=20, min_gain=0.1))
+    # Datum 0 gains 0.2 in cycles 1 to 3, and nothing in cycle 4; datum 1 never enough.
+    assert found.steps.tolist() == [620, 60]
+    torch.testing.assert_close(found.values, torch.tensor([0.6, 0.05]).double())
+
+
+def test_the_most_steps_end_a_search_unconverged():
+    found, _ = scripted(lambda step, datum: step, 2, paper(window=10, max_steps=35))
+    assert found.steps.tolist() == [35, 35]
+    assert found.values.tolist() == [32, 32]  # the last window is cut short
+    assert not found.converged.any()
+    found, _ = scripted(lambda step, datum: step, 2, paper(window=10, max_steps=4))
+    assert found.steps.tolist() == [4, 4]
+    torch.testing.assert_close(found.values, torch.full((2,), 1.5).double())
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_datum_that_breaks_falls_back_and_the_others_go_on(broken):
+    def script(step: int, datum: int) -> float:
+        return broken if datum == 1 and step > 120 else float(-step)
+
+    found, _ = scripted(script, 3, paper(window=100, patience=0, lr=1e-3))
+    assert found.steps.tolist() == [200, 100, 200]
+    assert found.converged.tolist() == [True, False, True]
+    walked = -1e-3 * found.steps.double()
+    torch.testing.assert_close(found.context, walked[:, None].expand(3, 4), atol=1e-6, rtol=0)
+    assert found.values[1] == -49.5
+    assert found.values.isfinite().all()
+
+
+def test_parameters_that_break_are_noticed_where_the_bound_is_not(linear_gaussian):
+    class Steep(_Scripted):
+        def __call__(self, model, posterior, x, context, weight=1.0) -> Bound:
+            bound = super().__call__(model, posterior, x, context)
+            return bound._replace(
+                loss=context.sum(-1) * torch.where(x.flatten() == 1, math.nan, 1)
+            )
+
+    x = torch.arange(2).double().view(-1, 1, 1, 1)
+    settings = paper(window=10, max_steps=10)
+    found = local_optimise(
+        Steep(lambda step, datum: 0.0), linear_gaussian, gaussian(2), x,
+        torch.zeros(2, 4).double(), settings,
+    )  # fmt: skip
+    assert found.steps.tolist() == [10, 0]
+    assert (found.context[1] == 0).all()
+    assert found.values.isnan().tolist() == [False, True]
+
+
+# Stopping and going on
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_resumed_is_uninterrupted_bit_for_bit(stop_after, linear_gaussian, monkeypatch):
+    """Stopped within a round (chunks of two of five data), saved to a file, and gone on with."""
+    monkeypatch.setattr(search_module, "STRETCH", 4)
+    posterior, settings = small_af(), fast(num_samples=3, window=6, max_steps=12)
+    x = torch.cat([X, X[:2] + 0.5])
+
+    def search() -> LocalOptimisation:
+        made = LocalOptimisation(
+            settings.loss, linear_gaussian, posterior, x, start(posterior, 5), settings
+        )
+        made.chunk_size = 2
+        return made
+
+    torch.manual_seed(3)
+    straight = search()
+    assert straight.run(go_on)
+    torch.manual_seed(3)
+    first, calls = search(), iter(range(100))
+    assert not first.run(lambda num_active: next(calls) < stop_after)
+    file = io.BytesIO()
+    torch.save({"search": first.state(), "noise": torch.get_rng_state()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    torch.manual_seed(999)  # another process has another global state
+    second = search()
+    second.restore(saved["search"])
+    torch.set_rng_state(saved["noise"])
+    assert second.run(go_on)
+    assert next(calls) == stop_after + 1
+    expected = tensors(straight.result())
+    for name, values in tensors(second.result()).items():
+        assert torch.equal(values, expected[name]), name
+
+
+def test_settings_are_registered_and_say_how_they_deviate():
+    assert set(local_settings.names()) >= {"paper", "fast"}
+    assert paper().label == "paper"
+    assert fast(num_samples=7, min_gain=0.2).label == "fast, num_samples=7, min_gain=0.2"
+    assert isinstance(paper().loss, ELBO)
+    assert (paper().start, fast().start) == ("initial", "encoder")
+
+
+def test_compiler_failure_falls_back_to_eager(linear_gaussian, monkeypatch):
+    def broken(function, **options):
+        def fail(*arguments):
+            raise RuntimeError("no compiler\nmore lines")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    posterior, settings, messages = gaussian(2), fast(max_steps=5), []
+    results = []
+    for compile_step in (True, False):
+        torch.manual_seed(2)
+        search = LocalOptimisation(
+            settings.loss, linear_gaussian, posterior, X, start(posterior, 3), settings,
+            compile_step=compile_step, warn=messages.append,
+        )  # fmt: skip
+        assert search.run(go_on)
+        results.append(search.result().context)
+    assert torch.equal(*results)
+    assert messages == ["torch.compile failed, going on without it: no compiler"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("make", [small_af, lambda: gaussian(2)], ids=["aux_real_nvp", "gaussian"])
+def test_compiled_search_is_the_eager_one(make, linear_gaussian: LinearGaussian):
+    posterior, settings, messages = make(), fast(num_samples=4, max_steps=30), []
+    results = []
+    # The compiler's own noise is another.
+    with torch._inductor.config.patch(fallback_random=True):
+        for compile_step in (True, False):
+            torch.manual_seed(2)
+            search = LocalOptimisation(
+                settings.loss, linear_gaussian, posterior, X, start(posterior, 3), settings,
+                compile_step=compile_step, warn=messages.append,
+            )  # fmt: skip
+            assert search.run(go_on)
+            results.append(tensors(search.result()))
+    assert not messages
+    for name, values in results[0].items():
+        torch.testing.assert_close(values, results[1][name], msg=name)
