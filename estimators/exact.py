@@ -33,5 +33,7 @@ class Exact(Estimator):
         """See ``Estimator``; raises ValueError for a model without a closed form."""
         log_px = model.log_px(x)
         none = torch.zeros_like(log_px)
-        bound = Quantity(model.factorised_bound(x), none)
-        return Estimate(Quantity(log_px, none), {"best_factorised_elbo": bound})
+        stats = {}
+        if model.has_factorised_bound:
+            stats["best_factorised_elbo"] = Quantity(model.factorised_bound(x), none)
+        return Estimate(Quantity(log_px, none), stats)

@@ -29,12 +29,8 @@ def reconstructions(vae: VAE, x: Tensor, columns: int = 10) -> Tensor:
 @torch.no_grad()
 def prior_samples(vae: VAE, columns: int = 10) -> Tensor:
     """Grid (C, H', W') of likelihood means at draws from the prior."""
-    z = torch.randn(1, columns * columns, vae.model.latent_dim, device=_device(vae))
+    z = vae.model.sample_prior(1, columns * columns)
     return _grid(vae.model.mean(z)[0], columns)
-
-
-def _device(vae: VAE) -> torch.device:
-    return next(vae.parameters()).device
 
 
 def save_png(grid: Tensor, path: Path, zoom: int = 3) -> None:

@@ -30,6 +30,7 @@ class GenerativeModel(nn.Module, ABC):
     """p(x, z) = p(z) p(x|z). All that a posterior sees of it is ``log_joint(x)``."""
 
     has_exact_log_px: ClassVar[bool] = False
+    has_factorised_bound: ClassVar[bool] = False
 
     def __init__(self, latent_dim: int, x_shape: Sequence[int]) -> None:
         super().__init__()
@@ -75,14 +76,14 @@ class GenerativeModel(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} has no exact log p(x); estimate it instead")
 
     def factorised_bound(self, x: Tensor) -> Tensor:
-        """Best ELBO (B,) in nats of any factorised Gaussian, where ``has_exact_log_px``.
+        """Best ELBO (B,) in nats of any factorised Gaussian, where ``has_factorised_bound``.
 
         Raises ValueError for a model without a closed form.
         """
         raise ValueError(f"{type(self).__name__} has no closed form; use local optimisation")
 
 
-models: Registry[GenerativeModel] = Registry("models", "models.generative")
+models: Registry[GenerativeModel] = Registry("models", "models")
 
 
 class DeepLatentGaussian(GenerativeModel):
@@ -149,6 +150,7 @@ class LinearGaussian(GenerativeModel):
     """
 
     has_exact_log_px = True
+    has_factorised_bound = True
 
     def __init__(
         self,

@@ -75,7 +75,8 @@ def test_encoder(name: str, x_shape: tuple[int, ...]) -> None:
     features = encoder(torch.rand(3, *x_shape))
     assert features.shape == (3, encoder.num_features)
     assert features.isfinite().all()
-    assert_every_parameter_gets_a_gradient(encoder, features)
+    if list(encoder.parameters()):
+        assert_every_parameter_gets_a_gradient(encoder, features)
     assert_rows_independent(encoder, torch.rand(3, *x_shape, dtype=torch.float64))
 
 

@@ -1,0 +1,69 @@
+"""Data for toy models: none at all, and one that is |z| + noise."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from utils.data.base import Data, Dataset, datasets
+from utils.seeding import derive
+from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+@datasets.register("nothing")
+class Nothing(Dataset):
+    """N images without a channel, (N, 0, 1, 1): for models without data, such as `toy_energy`.
+
+    A batch of B of them is B independent draws of the posterior; ``num_train`` over the batch
+    size is the number of steps that make an epoch. Evaluation repeats itself ``num_test`` times.
+    """
+
+    name = "nothing"
+
+    def __init__(self, *, num_train: PositiveInt = 12_800, num_test: NonNegativeInt = 10) -> None:
+        self._sizes = {"train": num_train, "test": num_test}
+
+    def load(self) -> Data:
+        """Make the splits; one of size 0 is left out."""
+        splits = {name: torch.zeros(n, 0, 1, 1) for name, n in self._sizes.items() if n > 0}
+        return Data(splits, "none", hashlib.sha256().hexdigest())
+
+
+@datasets.register("absolute_value")
+class AbsoluteValue(Dataset):
+    """Synthetic data x = |z| + noise_scale ε with z, ε ~ N(0, I); x (1, 1, dim).
+
+    What the model `absolute_value` describes. Unlike images, x is not confined to [0, 1]. Each
+    split is fixed by ``data_seed`` on its own.
+    """
+
+    name = "absolute_value"
+
+    def __init__(
+        self,
+        *,
+        dim: PositiveInt = 1,
+        noise_scale: PositiveFloat = 0.5,
+        num_train: PositiveInt = 10_000,
+        num_test: NonNegativeInt = 1000,
+        data_seed: int = 0,
+    ) -> None:
+        self._dim, self._noise_scale, self._data_seed = dim, noise_scale, data_seed
+        self._sizes = {"train": num_train, "test": num_test}
+
+    def load(self) -> Data:
+        """Draw the splits; one of size 0 is left out."""
+        splits = {name: self._draw(name, size) for name, size in self._sizes.items() if size > 0}
+        content = hashlib.sha256()
+        for x in splits.values():
+            content.update(x.numpy().data)
+        return Data(splits, "none", content.hexdigest())
+
+    def _draw(self, split: str, size: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive(self._data_seed, self.name, split))
+        # In float64, so that what another machine's vector units round otherwise is rounded off.
+        shape = (2, size, 1, 1, self._dim)
+        z, noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (z.abs() + self._noise_scale * noise).float()
