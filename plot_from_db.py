@@ -83,7 +83,10 @@ def make_table(arguments: argparse.Namespace) -> None:
     runs = queries.load_runs(database, arguments.experiment)
     runs = runs if arguments.all else queries.finished(runs)
     summaries = queries.load_summaries(database, runs)
-    summaries = queries.choose(summaries, "split", arguments.split)
+    if arguments.split:
+        summaries = queries.choose(summaries, "split", arguments.split)
+    else:
+        summaries = queries.of_posteriors(summaries)
     names = arguments.name or summary.default_names(summaries)
     chosen = queries.choose(summaries, "name", names)
     left_out = sorted(set(summaries["name"]) - set(chosen["name"]))
@@ -158,7 +161,7 @@ def _all(parser: Parser) -> None:
 
 def _format(default: str) -> Callable[[Parser], None]:
     def add(parser: Parser) -> None:
-        text = f"how to write it (default: {default}); LaTeX has the best of each column in bold"
+        text = f"how to write it (default: {default})"
         choices = ("text", "markdown", "latex", "csv")
         add_option(parser, "format", choices=choices, default=default, help=text)
 

@@ -15,10 +15,11 @@ from benchmarks.timing import interleaved  # first: it sets how threads are pinn
 import torch  # isort: skip
 
 from benchmarks.reference import ReferenceLoop
-from experiments import phases
+from experiments import fitting
 from experiments.build import build
-from experiments.phases import Pictures, Session
+from experiments.fitting import Pictures
 from experiments.schema import DEFAULTS, RunConfig
+from experiments.session import Session
 from experiments.signals import Interruption
 from utils.config import load
 from utils.console import Console
@@ -55,9 +56,9 @@ def runner_epochs(data: Data, root: Path, compile_mode: str) -> Iterator[int]:
     built = build(config, data.x_shape)
     device = torch.device("cpu")
     session = Session(config, built, data, device, folder, recorder, console, None)
-    trainer = phases.make_trainer(session)
+    trainer = fitting.make_trainer(session)
     with Pictures(session, trainer) as pictures:
-        yield from phases.training_epochs(session, trainer, pictures, Interruption())
+        yield from fitting.training_epochs(session, trainer, pictures, Interruption())
 
 
 def matrix_products() -> Callable[[], None]:

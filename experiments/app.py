@@ -116,7 +116,7 @@ def _identify(options: Namespace) -> tuple[Layer, Identified]:
         assignments.append(f"runtime.device={options.device}")
     layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
     config = validate(RunConfig, layer)
-    return layer, identify(config)
+    return layer, identify(config, results_root(options.results))
 
 
 def _dry_run(options: Namespace, console: Console) -> int:

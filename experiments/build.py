@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,9 +10,13 @@ import torch
 
 from estimators.protocol import Estimator
 from experiments.schema import RunConfig
+from models.generative import GenerativeModel
+from models.local import LocalSettings
 from models.losses import Loss
+from models.posteriors.chain import Chain
 from models.vae import VAE
 from utils.data.base import Data, Dataset
+from utils.registry import Node
 from utils.seeding import derive, isolated
 
 T = TypeVar("T")
@@ -23,12 +27,35 @@ class BuildError(ValueError):
 
 
 @dataclass(frozen=True)
+class Family:
+    """A variational family to optimise locally.
+
+    ``posterior`` has weights as they are drawn; ``is_own`` says that the run's own is such a one.
+    """
+
+    label: str
+    posterior: Chain
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """What local optimisation is to do, for each family; ``loss`` null is the setting's own."""
+
+    settings: LocalSettings
+    families: Sequence[Family]
+    loss: Loss | None
+    estimator: Estimator
+
+
+@dataclass(frozen=True)
 class Built:
-    """A configuration made into objects."""
+    """A configuration made into objects; ``local`` where that phase is asked for."""
 
     vae: VAE
     loss: Loss
     estimators: Sequence[Estimator]
+    local: LocalPlan | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -63,15 +90,48 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
         )
         vae = VAE(model, encoder, posterior)
     loss = _build("loss", config.loss.build)
-    estimators = [
-        _build("evaluation.estimators", node.build) for node in config.evaluation.estimators
-    ]
+    _build("loss", loss.check, posterior=posterior)
+    compile_step = config.runtime.compile == "on"
+    estimators = _estimators(
+        "evaluation.estimators", config.evaluation.estimators, model, compile_step
+    )
+    local = None
+    if "local_optimisation" in config.phases:
+        sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
+        local = _local_plan(config, model, compile_step, sizes)
+    return Built(vae, loss, estimators, local)
+
+
+def _estimators(
+    section: str, nodes: Sequence[Node], model: GenerativeModel, compile_step: bool
+) -> list[Estimator]:
+    estimators = [_build(section, node.build, compile_step=compile_step) for node in nodes]
     for estimator in estimators:
-        _build("evaluation.estimators", estimator.check, model=model)
+        _build(section, estimator.check, model=model)
     labels = [estimator.label for estimator in estimators]
     if len(set(labels)) < len(labels):
-        raise BuildError(f"`evaluation.estimators`: one stands twice in {', '.join(labels)}")
-    return Built(vae, loss, estimators)
+        raise BuildError(f"`{section}`: one stands twice in {', '.join(labels)}")
+    return estimators
+
+
+def _local_plan(
+    config: RunConfig, model: GenerativeModel, compile_step: bool, sizes: Mapping[str, int]
+) -> LocalPlan:
+    options = config.local_optimisation
+    section = "local_optimisation.estimator"
+    (estimator,) = _estimators(section, [options.estimator], model, compile_step)
+    families = []
+    for label, node in (options.families or {config.posterior.name: config.posterior}).items():
+        with isolated(derive(config.seed, "family", label)):
+            place = f"local_optimisation.families.{label}"
+            posterior = _build(place, node.build, **sizes)
+        families.append(Family(label, posterior, node == config.posterior))
+    loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
+    for family in families:
+        if loss is not None:
+            _build("local_optimisation.loss", loss.check, posterior=family.posterior)
+    settings = _build("local_optimisation.setting", options.setting.build)
+    return LocalPlan(settings, families, loss, estimator)
 
 
 def _build(section: str, factory: Callable[..., T], **sizes: Any) -> T:

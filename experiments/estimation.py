@@ -1,18 +1,63 @@
-"""The phase after training: every estimator on every split, one batch of data at a time."""
+"""The phase ``estimate``: every estimator on every split, one batch of data at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from estimators.protocol import Estimate, Estimator, Quantity
+from experiments.session import Session
+from experiments.signals import Interruption
 from models.vae import VAE
 from utils import seeding
 from utils.results.records import Estimate as EstimateRow
 
 PHASE = "estimate"
+SIMULATED = "simulated"
+
+
+def estimate(session: Session, interruption: Interruption, epoch: int) -> None:
+    """Run every estimator on every split; batches that an earlier try completed are kept."""
+    options, built = session.config.evaluation, session.built
+    done = [row for row in session.folder.estimates.read() if row.phase == PHASE]
+    for split, estimator, x, z in _work(session):
+        rows = [row for row in done if (row.estimator, row.split) == (estimator.label, split)]
+        start = 1 + max((row.datum for row in rows), default=-1)
+        title = f"{estimator.label} on {split}"
+        with session.console.progress(title, len(x), start) as advance:
+            batches = estimate_split(
+                built.vae,
+                estimator,
+                x,
+                split,
+                z=z,
+                seed=session.config.seed,
+                batch_size=options.batch_size,
+                start=start,
+            )
+            for batch in batches:
+                session.recorder.add_estimates(batch)
+                rows += batch
+                advance(1 + batch[-1].datum)
+                interruption.raise_if_any()
+        session.recorder.add_metrics(PHASE, epoch, split, means(rows))
+
+
+def _work(session: Session) -> Iterator[tuple[str, Estimator, Tensor, Tensor | None]]:
+    """Split, estimator, x and, where x is simulated, the z that it was drawn with."""
+    options, built = session.config.evaluation, session.built
+    for split in options.splits:
+        x = session.data.splits[split][: options.max_data]
+        yield from ((split, e, x, None) for e in built.estimators if not e.simulates)
+    for estimator in built.estimators:
+        if estimator.simulates:
+            with seeding.isolated(seeding.derive(session.config.seed, SIMULATED)), torch.no_grad():
+                drawn = built.vae.model.sample(options.num_simulated)
+            yield SIMULATED, estimator, drawn.x, drawn.z
 
 
 def estimate_split(
@@ -23,6 +68,7 @@ def estimate_split(
     *,
     seed: int,
     batch_size: int,
+    z: Tensor | None = None,
     start: int = 0,
 ) -> Iterator[list[EstimateRow]]:
     """Yield the rows of one batch of ``x`` (N, C, H, W) after the other, from datum ``start``.
@@ -31,36 +77,54 @@ def estimate_split(
     numbers when it goes on; ``start`` must be a multiple of ``batch_size``.
     """
     for offset in range(start, len(x), batch_size):
-        batch = x[offset : offset + batch_size]
+        chosen = slice(offset, offset + batch_size)
         stream = seeding.derive(seed, "estimation", estimator.label, split, offset)
         with seeding.isolated(stream), torch.no_grad():
-            context = vae.context(batch)
-            estimate = estimator(vae.model, vae.posterior, batch, context)
-        yield _rows(estimate, estimator.label, split, offset)
+            context = vae.context(x[chosen])
+            exact = None if z is None else z[chosen]
+            result = estimator(vae.model, vae.posterior, x[chosen], context, exact)
+        yield make_rows(result, PHASE, estimator.label, split, offset)
 
 
-def _rows(estimate: Estimate, label: str, split: str, offset: int) -> list[EstimateRow]:
+def make_rows(
+    estimate: Estimate, phase: str, label: str, split: str, offset: int
+) -> list[EstimateRow]:
+    """The rows of an estimate whose first datum is ``offset``."""
     quantities: dict[str, Quantity] = {"log_px": estimate.log_px, **estimate.stats}
     rows = []
     for name, (values, errors) in quantities.items():
         numbers = values.tolist()
         bars = [None] * len(numbers) if errors is None else errors.tolist()
         rows += [
-            EstimateRow(PHASE, label, split, offset + index, name, value, bar)
+            EstimateRow(phase, label, split, offset + index, name, value, bar)
             for index, (value, bar) in enumerate(zip(numbers, bars, strict=True))
         ]
     return rows
 
 
-def without_last_batch(rows: Sequence[EstimateRow], batch_size: int) -> list[EstimateRow]:
-    """The rows less those of the batch written last: a run that was cut off may have torn it."""
+def means(rows: Iterable[EstimateRow]) -> dict[str, float]:
+    """Mean over the data of each of an estimator's numbers, ``IWAE-5000/elbo``."""
+    values = defaultdict(list)
+    for row in rows:
+        values[f"{row.estimator}/{row.name}"].append(row.value)
+    return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
+
+
+def without_last_batch(
+    rows: Sequence[EstimateRow], batch_sizes: Mapping[str, int]
+) -> list[EstimateRow]:
+    """The rows less those of the batch written last: a run that was cut off may have torn it.
+
+    ``batch_sizes`` are by phase.
+    """
     if not rows:
         return []
     last = rows[-1]
+    batch_size = batch_sizes[last.phase]
     end = last.datum // batch_size
 
     def is_last(row: EstimateRow) -> bool:
-        same = (row.estimator, row.split) == (last.estimator, last.split)
+        same = (row.phase, row.estimator, row.split) == (last.phase, last.estimator, last.split)
         return same and row.datum // batch_size >= end
 
     return [row for row in rows if not is_last(row)]

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments import phases, provenance
+from experiments import phases, provenance, weights
 from experiments.build import BuildError, Built, build, load_data, make_dataset, pick_device
-from experiments.phases import Session
 from experiments.schema import SCIENCE, RunConfig
+from experiments.session import Session
 from experiments.signals import InterruptedRunError, catching
 from experiments.training import DivergedError
 from utils.console import Console
@@ -28,7 +29,7 @@ from utils.data.base import Data
 from utils.resolved import identity, resolved
 from utils.results import schema
 from utils.results.database import DatabaseError, ResultsDatabase
-from utils.results.folder import RunFolder
+from utils.results.folder import RunFolder, naming
 from utils.results.recorder import Recorder
 from utils.results.records import MEMBERSHIP, Link, RunRecord, Status, run_id
 
@@ -61,14 +62,37 @@ class Identified:
         return run_id(self.hash, self.config.seed)
 
 
-def identify(config: RunConfig) -> Identified:
+SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
+"""The sections that identify every run; each phase adds those that it reads."""
+
+
+def identify(config: RunConfig, results: Path) -> Identified:
     """Resolve a configuration and hash its science: where data lies and how it runs is none.
 
-    Raises BuildError when the data set refuses its options.
+    Args:
+        config: validated; ``initialise`` may speak of the best or last run of an experiment.
+        results: where that run is looked for.
+
+    Raises BuildError when phases, data set or ``initialise`` make no sense.
     """
+    order = list(SCIENCE)
+    if not config.phases or sorted(set(config.phases), key=order.index) != config.phases:
+        raise BuildError(f"`phases` must be some of {', '.join(order)}, once, in this order")
+    if config.initialise is not None:
+        found = weights.find_run(config.initialise, results)
+        config = replace(config, initialise=replace(config.initialise, run=found, experiment=None))
     plain = resolved(config)
-    places = [f"data.{name}" for name in make_dataset(config).execution_options]
-    return Identified(config, plain, identity({key: plain[key] for key in SCIENCE}, places))
+    sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
+    science = {name: plain[name] for name in plain if name in sections}
+    if config.initialise is not None:  # of the same seed: then all seeds are one configuration
+        run = config.initialise.run.removesuffix(f"-s{config.seed}")
+        science["initialise"] = science["initialise"] | {"run": run}
+    return Identified(config, plain, identity(science, _places(config)))
+
+
+def _places(config: RunConfig) -> list[str]:
+    """Options that say where data lies, which is no science."""
+    return [f"data.{name}" for name in make_dataset(config).execution_options]
 
 
 def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
@@ -88,6 +112,7 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     built = build(config, data.x_shape)
     built.vae.to(device)
     _check_splits(config, data)
+    first_epoch = _prepare(built, config, place, device, console)
     folder.create()
     with _locked(folder.path):
         # Another process may have finished it while this one was building.
@@ -97,14 +122,40 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
         if before is not None and place.resume == "never":
             _set_aside(folder, place, console)
             before = None
-        checkpoint = phases.cut_back(config, folder, device, console.warn)
         record = _record(identified, built, data, device)
+        links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
         if before is not None:
             record = replace(record, experiment=before.experiment)
             _enrol(folder, before, config.experiment)
+        elif "train" in config.phases and place.resume == "auto":
+            source = weights.adopt_training(folder, record, _places(config), place.results)
+            if source is not None:
+                console.info(f"{source} has trained the same: its weights are taken")
+                links.append(Link(source, "trained"))
+        _write_config(folder, identified.resolved)
+        checkpoint = phases.cut_back(config, folder, device, console.warn)
         recorder = Recorder(folder, record, place.database, warn=console.warn)
-        session = Session(config, built, data, device, folder, recorder, console, checkpoint)
+        for link in links:
+            recorder.add_link(*link)
+        session = Session(
+            config, built, data, device, folder, recorder, console, checkpoint, first_epoch
+        )
         return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+
+
+def _prepare(
+    built: Built, config: RunConfig, place: Place, device: torch.device, console: Console
+) -> int:
+    """Take and fix the weights as the configuration says; returns the epoch they are of."""
+    epoch = 0
+    if config.initialise is not None:
+        epoch = weights.load_into(built.vae, config.initialise, place.results, device)
+    elif "train" not in config.phases and built.num_parameters > 0:
+        console.warn("nothing is trained and nothing loaded: the model is measured as drawn")
+    weights.fix(built.vae, config.training.fixed or ())
+    if "train" in config.phases and built.num_parameters == 0:
+        raise BuildError("`training.fixed`: nothing is left to train")
+    return epoch
 
 
 def _if_finished(
@@ -174,6 +225,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
+    """Leave the whole configuration as a file that ``-config`` takes."""
+    with naming(folder.path / "config.yaml"):
+        text = yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True)
+        (folder.path / "config.yaml").write_text(text, encoding="utf-8")
+
+
 def _set_aside(folder: RunFolder, place: Place, console: Console) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = place.results / "replaced" / f"{folder.path.name}-{stamp}"
@@ -218,8 +276,7 @@ def _work(session: Session, seconds_before: float) -> RunRecord:
 
     try:
         with catching() as interruption:
-            epoch = phases.train(session, interruption)
-            phases.estimate(session, interruption, epoch)
+            phases.go_through(session, interruption)
     except InterruptedRunError as error:
         close("interrupted", str(error))
         raise

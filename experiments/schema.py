@@ -6,7 +6,7 @@ a run as a whole. The defaults of components are the lowest layer of every merge
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from estimators.protocol import estimators
 from experiments.optimisers import optimisers, schedules
 from models.generative import models
 from models.likelihoods import likelihoods
+from models.local import local_settings
 from models.losses import losses, warmups
 from models.networks import decoders, encoders
 from models.posteriors.auxiliary import conditionals
@@ -26,9 +27,28 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
         datasets, models, decoders, likelihoods, encoders, posteriors, bases, transitions,
-        conditionals, losses, warmups, optimisers, schedules, estimators,
+        conditionals, losses, warmups, optimisers, schedules, local_settings, estimators,
     )
 }  # fmt: skip
+
+
+Phase = Literal["train", "local_optimisation", "estimate"]
+Part = Literal["model", "encoder", "posterior"]
+
+
+@dataclass(frozen=True)
+class Initialise:
+    """Weights taken from a finished run before anything else is done.
+
+    ``run`` is its id, or ``last`` or ``best`` of ``experiment`` (the run that ended last, or the
+    one with the highest estimate of log p(x)). ``weights`` are its last, its best on validation,
+    or those of an epoch that ``runtime.keep_epochs`` kept.
+    """
+
+    run: str
+    experiment: str | None = None
+    parts: list[Part] = field(default_factory=lambda: ["model", "encoder", "posterior"])
+    weights: Literal["last", "best"] | PositiveInt = "last"
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,25 @@ class Training:
     clip_grad_norm: PositiveFloat | None = None
     evaluate_every: PositiveInt = 1
     early_stopping: EarlyStopping | None = None
+    fixed: list[Part] | None = None
+    """Parts that keep the weights they start with."""
+
+
+@dataclass(frozen=True)
+class LocalOptimisation:
+    """The best bound L[q*] of each datum, for one or several variational families.
+
+    ``families`` maps a label to a posterior; without any, the run's own posterior is the only one.
+    The data are those of ``evaluation``. ``loss`` (null: the setting's) is optimised,
+    ``estimator`` measures the optimum with fresh samples.
+    """
+
+    setting: Annotated[Node, local_settings]
+    estimator: Annotated[Node, estimators]
+    families: dict[str, Annotated[Node, posteriors]] = field(default_factory=dict)
+    scope: Literal["posterior", "context"] = "posterior"
+    loss: Annotated[Node, losses] | None = None
+    batch_size: PositiveInt = 100
 
 
 @dataclass(frozen=True)
@@ -61,6 +100,8 @@ class Evaluation:
     weights: Literal["last", "best"] = "last"
     max_data: PositiveInt | None = None
     batch_size: PositiveInt = 100
+    num_simulated: PositiveInt = 100
+    """Data drawn from the model, for the estimators that need an exact posterior draw."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +114,8 @@ class Runtime:
     checkpoint_seconds: NonNegativeFloat = 20.0
     tensorboard: bool = True
     images_every: NonNegativeInt = 10
+    keep_epochs: list[PositiveInt] | None = None
+    """Epochs whose weights are kept for good, to be measured later."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +128,11 @@ class RunConfig:
     posterior: Annotated[Node, posteriors]
     loss: Annotated[Node, losses]
     training: Training
+    local_optimisation: LocalOptimisation
     evaluation: Evaluation
     runtime: Runtime
+    phases: list[Phase] = field(default_factory=lambda: ["train", "estimate"])
+    initialise: Initialise | None = None
     experiment: str = "default"
     seed: NonNegativeInt = 0
 
@@ -102,9 +148,17 @@ DEFAULTS: Mapping[str, Any] = {
     "posterior": {"name": "gaussian"},
     "loss": {"name": "elbo"},
     "training": {"optimiser": {"name": "adam"}, "schedule": {"name": "constant"}},
+    "local_optimisation": {"setting": {"name": "fast"}, "estimator": {"name": "importance"}},
     "evaluation": {"estimators": [{"name": "importance"}]},
     "runtime": {},
 }
 
-SCIENCE = ("data", "model", "encoder", "posterior", "loss", "training", "evaluation")
-"""The sections that, with the seed, identify a run."""
+TRAINED = ("data", "model", "encoder", "posterior", "loss", "training", "initialise")
+"""The sections that, with the seed, identify what is trained."""
+
+SCIENCE: Mapping[Phase, Sequence[str]] = {
+    "train": TRAINED,
+    "local_optimisation": ("local_optimisation", "evaluation"),
+    "estimate": ("evaluation",),
+}
+"""The further sections that each phase reads; with those of every run they identify it."""

@@ -21,7 +21,8 @@ def resolved(instance: Any) -> dict[str, Any]:
 def identity(data: Mapping[str, Any], excluded: Collection[str] = ()) -> str:
     """Ten hexadecimal digits that name a configuration: sha256 of its canonical JSON.
 
-    The order of keys does not count, and 1 and 1.0 are one number (true is another value).
+    The order of keys does not count, and 1 and 1.0 are one number (true is another value). A key
+    whose value is null counts as not there, so that a new optional setting renames nothing.
     ``excluded`` names what does not count: keys such as ``runtime``, or ``training.log_every``.
     """
     canonical = _canonical(data, (), frozenset(excluded))
@@ -94,7 +95,7 @@ def _canonical(value: Any, path: tuple[str, ...], excluded: Collection[str]) -> 
         return {
             key: _canonical(item, inner[key], excluded)
             for key, item in value.items()
-            if ".".join(inner[key]) not in excluded
+            if item is not None and ".".join(inner[key]) not in excluded
         }
     if isinstance(value, (list, tuple)):
         return [_canonical(item, path, excluded) for item in value]

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from experiments.build import Built, build, load_data
-from experiments.phases import CHECKPOINT
 from experiments.run import Place, execute, identify
 from experiments.schema import DEFAULTS, RunConfig
+from experiments.weights import CHECKPOINT
 from models.generative import GenerativeModel
 from models.losses import ELBO, linear_warmup
 from models.posteriors.chain import Chain
@@ -58,7 +58,7 @@ def trained(console: Console) -> tuple[Built, Tensor]:
     """The trained VAE and its test images."""
     config = validate(RunConfig, load(BASE, (), (), DEFAULTS))
     root = results_root()
-    record = execute(identify(config), Place(root, database_url(root)), console)
+    record = execute(identify(config, root), Place(root, database_url(root)), console)
     data = load_data(config)
     built = build(config, data.x_shape)
     state = checkpoint.load(root / "runs" / record.id / CHECKPOINT, "cpu")

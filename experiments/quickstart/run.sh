@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two seeds of a small VAE on 8×8 digits, then the table out of the results database.
+# Two seeds of a small VAE on 8×8 digits, then the table of its bounds, and that of its gaps with
+# their figure, out of the results database.
 # Runs that are finished are skipped, runs that were cut off are resumed.
 #   SEEDS="0 1 2"   which seeds          EXTRA="training.epochs=5"   further -set assignments
 set -euo pipefail
@@ -9,6 +10,10 @@ read -ra seeds <<<"${SEEDS:-0 1}"
 read -ra extra <<<"${EXTRA:-}"
 
 for seed in "${seeds[@]}"; do
-    "$PYTHON" main.py -config configs/quickstart/base.yaml -set "seed=$seed" "${extra[@]}"
+    "$PYTHON" main.py -config configs/quickstart/base.yaml \
+        -additional_configs configs/quickstart/additional/gaps.yaml \
+        -set "seed=$seed" "${extra[@]}"
 done
 "$PYTHON" plot_from_db.py table -experiment quickstart
+echo
+"$PYTHON" plot_from_db.py gaps -experiment quickstart --figure "${VI_RESULTS:-results}/gaps.png"

@@ -84,6 +84,15 @@ def load_summaries(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFram
     return summaries
 
 
+def of_posteriors(summaries: pd.DataFrame) -> pd.DataFrame:
+    """The rows about a run's posterior on its data: not of local optima, not of simulated data.
+
+    All rows where there are no others: ``gaps`` shows what is left out here.
+    """
+    chosen = (summaries["phase"] != "local_optimisation") & (summaries["split"] != "simulated")
+    return summaries[chosen] if chosen.any() else summaries
+
+
 def load_estimates(
     database: ResultsDatabase, runs: pd.DataFrame, names: Sequence[str]
 ) -> pd.DataFrame:

@@ -1,0 +1,164 @@
+"""The phase ``local_optimisation``: the best bound of each datum, batch by batch of data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from estimators.protocol import Quantity
+from experiments.build import Family, LocalPlan
+from experiments.estimation import make_rows, means
+from experiments.session import Session
+from experiments.signals import Interruption
+from models.local import LocalOptimisation
+from utils import checkpoint, seeding
+from utils.results.records import Estimate as EstimateRow
+
+PHASE = "local_optimisation"
+CHECKPOINT = "local.pt"
+
+
+class _Batch(NamedTuple):
+    """Some data of a split, for one family; its name is the stream of its random draws."""
+
+    family: Family
+    label: str
+    split: str
+    offset: int
+    x: Tensor
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}/{self.split}/{self.offset}"
+
+
+def optimise_locally(session: Session, interruption: Interruption, epoch: int) -> None:
+    """Find q* of each datum for each family, and measure it with fresh samples.
+
+    Batches that an earlier try completed are kept; the one it was at goes on bit for bit. Raises
+    InterruptedRunError after a checkpoint.
+    """
+    plan = session.built.local
+    assert plan is not None
+    session.built.vae.requires_grad_(False)
+    rows = [row for row in session.folder.estimates.read() if row.phase == PHASE]
+    splits = session.config.evaluation.splits
+    for family in plan.families:
+        label = f"{family.label} ({plan.settings.label})"
+        for split in splits:
+            own = [row for row in rows if (row.estimator, row.split) == (label, split)]
+            start = 1 + max((row.datum for row in own), default=-1)
+            for batch in _batches(session, family, label, split, start):
+                new = _Search(session, plan, batch).rows(interruption)
+                session.recorder.add_estimates(new)
+                own += new
+                interruption.raise_if_any()
+            session.recorder.add_metrics(PHASE, epoch, split, means(own))
+    (session.folder.path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _batches(
+    session: Session, family: Family, label: str, split: str, start: int
+) -> Iterator[_Batch]:
+    x = session.data.splits[split][: session.config.evaluation.max_data]
+    batch_size = session.config.local_optimisation.batch_size
+    for offset in range(start, len(x), batch_size):
+        yield _Batch(family, label, split, offset, x[offset : offset + batch_size])
+
+
+class _Search:
+    """The local optimisation of one batch, with its checkpoints and its stream of noise."""
+
+    def __init__(self, session: Session, plan: LocalPlan, batch: _Batch) -> None:
+        self._session, self._plan, self._batch = session, plan, batch
+        self._path: Path = session.folder.path / CHECKPOINT
+        self._search = self._start()
+
+    def _start(self) -> LocalOptimisation:
+        plan, batch, built = self._plan, self._batch, self._session.built
+        posterior, x = batch.family.posterior.to(batch.x.device), batch.x
+        context = posterior.initial_context().to(x).repeat(len(x), 1)
+        if plan.settings.start == "encoder" and batch.family.is_own:
+            posterior = built.vae.posterior
+            with torch.no_grad():
+                context = built.vae.context(x)
+        return LocalOptimisation(
+            plan.loss or plan.settings.loss,
+            built.vae.model,
+            posterior,
+            x,
+            context,
+            plan.settings,
+            scope=self._session.config.local_optimisation.scope,
+            compile_step=self._session.config.runtime.compile == "on",
+        )
+
+    def rows(self, interruption: Interruption) -> list[EstimateRow]:
+        """Optimise to the end, measure the optimum, and return its rows.
+
+        Raises InterruptedRunError after a checkpoint.
+        """
+        batch, search = self._batch, self._search
+        with seeding.isolated(seeding.derive(self._session.config.seed, PHASE, batch.name)):
+            self._restore()
+            if not self._optimise(interruption):
+                self._save()
+                interruption.raise_if_any()
+            result = search.result()
+            with torch.no_grad():
+                estimate = self._plan.estimator(
+                    self._session.built.vae.model, result.posterior, batch.x, result.context
+                )
+        stats = {
+            **estimate.stats,
+            "steps": Quantity(result.steps),
+            "converged": Quantity(result.converged.double()),
+        }
+        estimate = estimate._replace(stats=stats)
+        return make_rows(estimate, PHASE, batch.label, batch.split, batch.offset)
+
+    def _optimise(self, interruption: Interruption) -> bool:
+        batch, size = self._batch, len(self._batch.x)
+        title = f"{batch.label} on {batch.split} from {batch.offset}: converged"
+        seconds = self._session.config.runtime.checkpoint_seconds
+        saved = time.monotonic()
+        with self._session.console.progress(title, size) as advance:
+
+            def keep_going(num_active: int) -> bool:
+                nonlocal saved
+                advance(size - num_active, f"step {self._search.step}")
+                if time.monotonic() - saved > seconds:
+                    self._save()
+                    saved = time.monotonic()
+                return interruption.signal_number is None
+
+            return self._search.run(keep_going)
+
+    def _save(self) -> None:
+        state = {
+            "batch": self._batch.name,
+            "noise": seeding.get_state(),
+            "search": self._search.state(),
+        }
+        checkpoint.save(state, self._path)
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint where it is this batch's and readable."""
+        state = self._load()
+        if state is not None and state["batch"] == self._batch.name:
+            self._search.restore(state["search"])
+            seeding.set_state(state["noise"])
+
+    def _load(self) -> Mapping[str, Any] | None:
+        if not self._path.exists():
+            return None
+        try:
+            return checkpoint.load(self._path, self._batch.x.device)
+        except checkpoint.CheckpointError as error:
+            self._session.console.warn(f"this batch starts afresh: {error}")
+            return None

@@ -1,0 +1,236 @@
+"""Phases beyond training: weights of other runs, local optimisation, what is never done twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+import main as program
+from models import local
+from utils import checkpoint
+from utils.results.folder import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICKSTART = str(ROOT / "configs" / "quickstart" / "base.yaml")
+TINY = [
+    "model.latent_dim=2",
+    "model.decoder.hidden=[8]",
+    "encoder.hidden=[8]",
+    "training.epochs=3",
+    "runtime.tensorboard=false",
+    "runtime.threads=1",
+    "evaluation={batch_size: 4, max_data: 6, estimators: [{name: importance, num_samples: 20}]}",
+    "local_optimisation.setting={name: fast, max_steps: 120, num_samples: 4}",
+    "local_optimisation={batch_size: 4, estimator: {num_samples: 50}}",
+]
+LOCAL = "phases=[local_optimisation]"
+EVERYTHING = "phases=[train, local_optimisation, estimate]"
+
+
+@pytest.fixture(autouse=True)
+def _results_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    return tmp_path / "results" / "runs"
+
+
+def run(*assignments: str, options: Sequence[str] = ()) -> int:
+    return program.main(["-config", QUICKSTART, "-set", *TINY, *assignments, *options])
+
+
+def ran(runs: Path, *assignments: str) -> RunFolder:
+    """The folder of a run that has just been made, and ended well."""
+    before = set(runs.glob("*"))
+    assert run(*assignments) == 0
+    (new,) = set(runs.glob("*")) - before
+    return RunFolder(new)
+
+
+def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder.path / "last.pt", "cpu")["trainer"]["vae"]
+
+
+def same(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor], part: str) -> bool:
+    names = [name for name in old if name.startswith(part)]
+    assert names
+    return all(torch.equal(old[name], new[name]) for name in names)
+
+
+def values(folder: RunFolder, phase: str, name: str) -> list[float]:
+    return [r.value for r in folder.estimates.read() if (r.phase, r.name) == (phase, name)]
+
+
+def test_all_phases_in_one_run(runs):
+    folder = ran(runs, EVERYTHING)
+    amortised = values(folder, "estimate", "elbo")
+    best = values(folder, "local_optimisation", "elbo")
+    assert len(amortised) == len(best) == 6
+    assert sum(best) > sum(amortised)  # three epochs leave an amortisation gap to see
+    assert all(steps > 0 for steps in values(folder, "local_optimisation", "steps"))
+    labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
+    assert len(labels) == 1
+    assert labels.pop().startswith("gaussian (fast")
+    with folder.metrics.path.open() as file:
+        phases = [row["phase"] for row in csv.DictReader(file)]
+    assert list(dict.fromkeys(phases)) == ["train", "local_optimisation", "estimate"]
+
+
+def test_further_families_start_with_weights_of_their_own(runs):
+    families = "local_optimisation.families={A: {name: gaussian}, F: {name: planar}}"
+    folder = ran(runs, EVERYTHING, families)
+    labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
+    assert {label[0] for label in labels} == {"A", "F"}
+
+
+def test_local_optimisation_of_a_finished_run_by_its_id(runs):
+    trained = ran(runs)
+    folder = ran(runs, LOCAL, f"initialise.run={trained.path.name}")
+    assert [tuple(link) for link in folder.links.read()] == [(trained.path.name, "initialised")]
+    together = ran(runs, EVERYTHING)
+    assert values(folder, "local_optimisation", "elbo") == values(
+        together, "local_optimisation", "elbo"
+    )
+
+
+def test_a_run_can_be_measured_by_the_configuration_it_leaves(runs):
+    trained = ran(runs)
+    leaves = ["-config", str(trained.path / "config.yaml")]
+    assert program.main([*leaves, "--dry-run"]) == 0
+    assert program.main(leaves) == 0
+    assert len(list(runs.iterdir())) == 1  # the same run
+    measured = [LOCAL, f"initialise.run={trained.path.name}"]
+    assert program.main([*leaves, "-set", *measured]) == 0
+    assert len(list(runs.iterdir())) == 2
+
+
+def test_last_and_best_of_an_experiment(runs):
+    bad = ran(runs, "experiment=mine", "training.epochs=1")
+    good = ran(runs, "experiment=mine", "training.epochs=6")
+    again = ran(runs, "experiment=mine", "training.epochs=2")
+    wanted = {"best": good, "last": again}
+    assert bad.read_status().status == "finished"
+    for name, expected in wanted.items():
+        folder = ran(runs, LOCAL, f"initialise={{run: {name}, experiment: mine}}", "experiment=o")
+        assert folder.links.read()[0].target == expected.path.name
+
+
+def test_a_frozen_decoder_with_a_new_encoder(runs):
+    trained = ran(runs)
+    folder = ran(
+        runs,
+        f"initialise={{run: {trained.path.name}, parts: [model]}}",
+        "training.fixed=[model]",
+        "encoder.hidden=[]",
+        "posterior.name=planar",
+    )
+    assert same(weights(trained), weights(folder), "model")
+    other = ran(runs, "training.fixed=[encoder]")
+    start = ran(runs, "training.fixed=[encoder]", "training.epochs=1")
+    assert same(weights(start), weights(other), "encoder")
+    assert same(weights(start), weights(other), "amortiser")
+    assert not same(weights(start), weights(other), "model")
+
+
+def test_weights_of_an_epoch_that_was_kept(runs, capsys):
+    trained = ran(runs, "runtime.keep_epochs=[1, 2]")
+    first = ran(runs, LOCAL, f"initialise={{run: {trained.path.name}, weights: 1}}")
+    last = ran(runs, LOCAL, f"initialise={{run: {trained.path.name}}}")
+    assert values(first, "local_optimisation", "elbo") != values(
+        last, "local_optimisation", "elbo"
+    )
+    assert run(LOCAL, f"initialise={{run: {trained.path.name}, weights: 3}}") == 2
+    assert "kept of its epochs 1, 2" in capsys.readouterr().err
+
+
+def test_what_was_trained_is_not_trained_again(runs, capsys):
+    first = ran(runs)
+    second = ran(runs, "evaluation.max_data=5", "runtime.keep_epochs=null")
+    assert f"{first.path.name} has trained the same" in capsys.readouterr().err
+    assert second.metrics.read()[:6] == first.metrics.read()[:6]
+    assert ("trained", first.path.name) in [(k, t) for t, k in second.links.read()]
+    fresh = ran(runs, "evaluation.max_data=5", "seed=1")
+    assert "has trained the same" not in capsys.readouterr().err
+    assert not fresh.links.read()
+    # What must be kept of an epoch has to be made.
+    ran(runs, "evaluation.max_data=4", "runtime.keep_epochs=[1]")
+    assert "has trained the same" not in capsys.readouterr().err
+
+
+def test_an_adopted_training_gives_the_same_numbers(runs, monkeypatch, tmp_path):
+    ran(runs)
+    adopted = ran(runs, EVERYTHING)
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path / "elsewhere"))
+    alone = ran(tmp_path / "elsewhere" / "runs", EVERYTHING)
+    assert adopted.path.name == alone.path.name
+    for name in ("metrics.csv", "estimates.csv"):
+        assert (adopted.path / name).read_bytes() == (alone.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_local_optimisation_goes_on_where_it_was_stopped(runs, monkeypatch, tmp_path, stop_at):
+    whole = ran(runs, EVERYTHING)
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path / "cut"))
+    original, calls = local.LocalOptimisation.run, 0
+
+    def stopping(self, keep_going):
+        def counted(num_active: int) -> bool:
+            nonlocal calls
+            calls += 1
+            return keep_going(num_active) and calls != stop_at
+
+        return original(self, counted)
+
+    monkeypatch.setattr(local.LocalOptimisation, "run", stopping)
+    monkeypatch.setattr(
+        "experiments.signals.Interruption.raise_if_any",
+        lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
+    )
+    assert run(EVERYTHING) == 130
+    assert run(EVERYTHING) == 0
+    again = RunFolder(tmp_path / "cut" / "runs" / whole.path.name)
+    for name in ("metrics.csv", "estimates.csv"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert not (again.path / "local.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["phases=[estimate, train]"], "in this order"),
+        (["phases=[]"], "in this order"),
+        (["initialise.run=nothing-s0"], "nothing-s0 is not there"),
+        (["initialise={run: best, experiment: unheard_of}"], "unheard_of"),
+        (["initialise.run=last"], "needs `initialise.experiment`"),
+        (["training.fixed=[model, encoder, posterior]"], "nothing is left to train"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(capsys, assignments, message):
+    assert run(*assignments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_are_refused(runs, capsys):
+    trained = ran(runs)
+    assert run(f"initialise.run={trained.path.name}", "model.decoder.hidden=[9]") == 2
+    assert "is another than this run's" in capsys.readouterr().err
+
+
+def test_measuring_an_untrained_model_is_warned_of(runs, capsys):
+    ran(runs, "phases=[estimate]")
+    assert "nothing is trained" in capsys.readouterr().err
+
+
+def test_phases_that_do_not_run_name_no_run(runs, capsys):
+    trained = ran(runs)
+    assert run("local_optimisation.setting.max_steps=121") == 0
+    assert "already finished" in capsys.readouterr().err
+    assert json.loads(trained.status_path.read_text())["status"] == "finished"
