@@ -1,0 +1,66 @@
+"""What the figures of the AVO experiments share: their options, and runs with their weights."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from experiments.build import Built, build, load_data
+from experiments.estimation import means
+from experiments.run import Place, execute, identify
+from experiments.schema import DEFAULTS, RunConfig
+from experiments.weights import CHECKPOINT
+from utils import checkpoint
+from utils.config import load
+from utils.console import Console
+from utils.results.database import database_url
+from utils.results.folder import RunFolder, results_root
+from utils.validation import validate
+
+
+class Trained(NamedTuple):
+    """A finished run: its parts with trained weights, its data and its mean estimates."""
+
+    built: Built
+    splits: Mapping[str, Tensor]
+    numbers: Mapping[str, float]
+    """``IWAE-1000/log_px`` and the like."""
+
+
+def make_parser(description: str | None, output: str) -> argparse.ArgumentParser:
+    """The command line of a figure, described by its module's docstring.
+
+    It gives ``output``, ``seeds`` and, to change every run, ``files`` and ``assignments``.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
+    parser.add_argument("--output", type=Path, default=Path(output), help=f"default: {output}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    parser.add_argument(
+        "-additional_configs", dest="files", type=Path, nargs="*", default=[], metavar="FILE"
+    )
+    parser.add_argument("-set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE")
+    return parser
+
+
+def trained(
+    base: str, files: Sequence[str | Path], assignments: Sequence[str], console: Console
+) -> Trained:
+    """Find the run finished, or do it, and load its weights.
+
+    Raises ConfigError for a wrong configuration, and what ``execute`` raises.
+    """
+    config = validate(RunConfig, load(base, files, assignments, DEFAULTS))
+    root = results_root()
+    record = execute(identify(config, root), Place(root, database_url(root)), console)
+    folder = RunFolder(root / "runs" / record.id)
+    data = load_data(config)
+    built = build(config, data.x_shape)
+    built.vae.requires_grad_(False)
+    if "train" in config.phases:
+        state = checkpoint.load(folder.path / CHECKPOINT, "cpu")
+        built.vae.load_state_dict(state["trainer"]["vae"])
+    return Trained(built, data.splits, means(folder.estimates.read()))
