@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,20 +26,32 @@ GATE_BIAS = math.log(GATE / (1 - GATE))  # the sigmoid's inverse
 NOISE_BIAS = math.log(math.expm1(NOISE - LEAST_NOISE))  # the softplus's inverse
 
 
+Start = Literal["small_step", "random"]
+
+
 class GatedGaussian(Conditional):
     """N(z'; g m + (1 - g) z, diag(σ²)), (m, g, σ) from a net of z and h.
 
     g = sigmoid(.), σ = softplus(.) + 0.001; the "stochastic refinement" of Huang et al. 2018
-    (arXiv 1809.01818). It starts near the identity, where it leaves N(0, I) alone.
+    (arXiv 1809.01818). With ``start: small_step`` it begins near the identity, where it leaves
+    N(0, I) alone; with ``random`` at PyTorch's default weights, as public code does.
     """
 
     def __init__(
-        self, latent_dim: int, hidden: Widths, activation: Activation, shared_size: int
+        self,
+        latent_dim: int,
+        hidden: Widths,
+        activation: Activation,
+        shared_size: int,
+        start: Start,
     ) -> None:
         super().__init__()
         self.partner_size = latent_dim
         self.uses_shared = shared_size > 0
         self.net = ConditionedMLP(latent_dim, shared_size, 3 * latent_dim, hidden, activation)
+        if start == "random":
+            self.net.last.reset_parameters()
+            return
         with torch.no_grad():
             _, gate, noise = self.net.last.bias.chunk(3)
             gate.fill_(GATE_BIAS)
@@ -71,7 +84,7 @@ class GaussianKernel(Transition):
     log_ratio = log q(z'|z, h) - log r(z|z', h) (Ranganath et al. 2016, arXiv 1511.02386). q and r
     are of one form with weights of their own, N(g m + (1 - g) z, σ²) with (m, g, σ) from a net of
     z and h (Huang et al. 2018, arXiv 1809.01818). A fresh kernel is a small step that leaves
-    N(0, I) alone, and r is its exact reverse there.
+    N(0, I) alone, and r is its exact reverse there, unless ``start`` is ``random``.
     """
 
     def __init__(
@@ -81,11 +94,12 @@ class GaussianKernel(Transition):
         hidden: Widths = (40,),
         activation: Activation = "leaky_relu",
         shared_size: NonNegativeInt = 0,
+        start: Start = "small_step",
     ) -> None:
         super().__init__()
         self.uses_shared = shared_size > 0
-        self.forwards = GatedGaussian(latent_dim, hidden, activation, shared_size)
-        self.reverse = GatedGaussian(latent_dim, hidden, activation, shared_size)
+        self.forwards = GatedGaussian(latent_dim, hidden, activation, shared_size, start)
+        self.reverse = GatedGaussian(latent_dim, hidden, activation, shared_size, start)
 
     def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
         """See ``Transition``; the target is not looked at."""
@@ -111,6 +125,7 @@ def hvi(
     hidden: Widths = (40,),
     activation: Activation = "leaky_relu",
     shared_size: NonNegativeInt | None = None,
+    start: Start = "small_step",
 ) -> Chain:
     """Hierarchical variational inference: a chain of Gaussian kernels (Huang et al. 2018).
 
@@ -123,10 +138,13 @@ def hvi(
         hidden: widths of the nets of each q_t and r_t.
         activation: nonlinearity of the nets, and of h.
         shared_size: size of h, a linear map of the encoder's features; null: D.
+        start: what a fresh kernel does, a ``small_step`` that leaves N(0, I) alone, or ``random``.
     """
     shared_size = latent_dim if shared_size is None else shared_size
     kernels = [
-        GaussianKernel(latent_dim, hidden=hidden, activation=activation, shared_size=shared_size)
+        GaussianKernel(
+            latent_dim, hidden=hidden, activation=activation, shared_size=shared_size, start=start
+        )
         for _ in range(num_layers)
     ]
     return Chain(DiagonalGaussian(latent_dim), kernels, shared_size)
