@@ -14,7 +14,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(RUN) -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
 	@touch $@
 
-demo: $(VENV)/installed ## Set up, train two small VAEs on digits, print the table out of the database
+demo: $(VENV)/installed ## Set up, train two small VAEs on digits, print their bounds and gaps
 	PYTHON=$(RUN) bash experiments/quickstart/run.sh
 
 test: $(VENV)/installed ## Set up and run the tests
@@ -30,9 +30,11 @@ lint: $(VENV)/installed ## Check style, types and shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck -x experiments/*.sh experiments/*/*.sh .ci/run; \
 	else echo "shellcheck is not installed: sweeps not checked"; fi
 
-bench: $(VENV)/installed ## Time training against a hand-written loop, and the start-up
+bench: $(VENV)/installed ## Time training, start-up, AIS and local optimisation against what they could be
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.startup
+	$(RUN) -m benchmarks.ais
+	$(RUN) -m benchmarks.local
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
