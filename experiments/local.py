@@ -96,6 +96,7 @@ class _Search:
             plan.settings,
             scope=self._session.config.local_optimisation.scope,
             compile_step=self._session.config.runtime.compile == "on",
+            warn=self._session.console.warn,
         )
 
     def rows(self, interruption: Interruption) -> list[EstimateRow]:
