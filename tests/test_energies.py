@@ -25,7 +25,7 @@ from models.networks.constant import Constant
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, gaussian
 from models.vae import VAE
-from utils.data import toy
+from utils.data import toy as toy_data
 
 NAMES = list(ENERGIES)
 NO_DATA = torch.zeros(3, 0, 1, 1)
@@ -176,7 +176,7 @@ def test_free_parameters_reach_the_best_bound():
     """Constant encoder, no data: a full Gaussian finds the correlated normal, so the gap is 0."""
     encoder = Constant()
     vae = VAE(toy("correlated", torch.float32), encoder, gaussian(2, covariance="full"))
-    x = toy.Nothing(num_train=16).load().splits["train"]
+    x = toy_data.Nothing(num_train=16).load().splits["train"]
     optimiser = torch.optim.Adam(vae.parameters(), lr=0.05)
     loss = ELBO(num_samples=8, gradient="stl")
     for _ in range(400):
@@ -226,7 +226,7 @@ def test_absolute_value_draws_what_its_data_are():
     model = AbsoluteValue((1, 1, 1), scale=0.5).double()
     with torch.no_grad():
         drawn = model.sample(num).x.flatten()
-    data = toy.AbsoluteValue(num_train=num, noise_scale=0.5).load().splits["train"].flatten()
+    data = toy_data.AbsoluteValue(num_train=num, noise_scale=0.5).load().splits["train"].flatten()
     mean, variance = math.sqrt(2 / math.pi), 1 - 2 / math.pi + 0.25
     for x in (drawn, data.double()):
         assert abs(x.mean() - mean) < 5 * math.sqrt(variance / num)
@@ -235,15 +235,15 @@ def test_absolute_value_draws_what_its_data_are():
 
 
 def test_absolute_value_data_have_fixed_splits():
-    small, large = (toy.AbsoluteValue(num_train=n, dim=2).load() for n in (10, 20))
+    small, large = (toy_data.AbsoluteValue(num_train=n, dim=2).load() for n in (10, 20))
     assert torch.equal(small.splits["test"], large.splits["test"])
     assert small.x_shape == (1, 1, 2)
     assert small.checksum != large.checksum
-    assert "test" not in toy.AbsoluteValue(num_test=0).load().splits
+    assert "test" not in toy_data.AbsoluteValue(num_test=0).load().splits
 
 
 def test_nothing_is_as_long_as_asked():
-    data = toy.Nothing(num_train=7, num_test=0).load()
+    data = toy_data.Nothing(num_train=7, num_test=0).load()
     assert data.x_shape == (0, 1, 1)
     assert data.splits.keys() == {"train"}
     assert data.batch(torch.tensor([6, 0])).shape == (2, 0, 1, 1)
