@@ -54,7 +54,7 @@ def find_run(initialise: Initialise, results: Path) -> str:
             f"in {results / 'runs'}"
         )
     if initialise.run == "last":
-        return max(found, key=lambda pair: pair[1].finished)[1].id
+        return max(found, key=lambda pair: _ended(*pair))[1].id
     return max(found, key=lambda pair: _mean_log_px(pair[0]))[1].id
 
 
@@ -63,6 +63,11 @@ def _finished(results: Path) -> Iterator[tuple[RunFolder, RunRecord]]:
         record = folder.read_status()
         if record is not None and record.status == "finished":
             yield folder, record
+
+
+def _ended(folder: RunFolder, record: RunRecord) -> tuple[str, int]:
+    """When a run ended, by its record's whole seconds and then by the file that says so."""
+    return record.finished, folder.status_path.stat().st_mtime_ns
 
 
 def _mean_log_px(folder: RunFolder) -> float:
