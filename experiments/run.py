@@ -166,6 +166,10 @@ def _if_finished(
     if record is None or record.status != "finished" or place.resume == "never":
         return None
     console.info(f"{folder.path.name} is already finished: {folder.path}")
+    for epoch in config.runtime.keep_epochs or ():
+        due = "train" in config.phases and epoch <= config.training.epochs
+        if due and not weights.epoch_path(folder, epoch).exists():
+            console.warn(f"it kept no weights of epoch {epoch}; --resume never trains it again")
     _enrol(folder, record, config.experiment)
     _ensure_stored(folder, record, place, console)
     return record

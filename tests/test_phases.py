@@ -165,6 +165,14 @@ def test_what_was_trained_is_not_trained_again(runs, capsys):
     assert "has trained the same" not in capsys.readouterr().err
 
 
+def test_a_finished_run_says_what_it_did_not_keep(runs, capsys):
+    ran(runs)
+    assert run("runtime.keep_epochs=[2, 30]") == 0
+    messages = capsys.readouterr().err
+    assert "kept no weights of epoch 2; --resume never" in messages
+    assert "epoch 30" not in messages  # it has three
+
+
 def test_an_adopted_training_gives_the_same_numbers(runs, monkeypatch, tmp_path):
     ran(runs)
     adopted = ran(runs, EVERYTHING)
