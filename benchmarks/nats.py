@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from benchmarks.timing import seconds  # first: it sets how threads are pinned
 
 import torch  # isort: skip
+from matplotlib.figure import Figure
 from pydantic import TypeAdapter
 
 from estimators.protocol import estimators
@@ -24,6 +25,7 @@ from experiments.schema import DEFAULTS, Initialise, RunConfig
 from experiments.weights import load_into
 from utils.config import load
 from utils.registry import Node
+from utils.reporting.curves import save_figure
 from utils.results.folder import results_root
 from utils.validation import validate
 
@@ -70,12 +72,8 @@ def measured(built: Built, x: torch.Tensor, options: Mapping[str, Any]) -> Point
 
 def draw(points: Mapping[str, Sequence[Point]], title: str, path: Path) -> None:
     """One line a method, each point labelled with its K or number of distributions."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure = Figure((7, 4.5), layout="constrained")
+    axes = figure.subplots()
     best = max(point.bound for line in points.values() for point in line)
     for name, line in points.items():
         axes.plot([p.seconds for p in line], [p.bound for p in line], marker="o", label=name)
@@ -89,8 +87,7 @@ def draw(points: Mapping[str, Sequence[Point]], title: str, path: Path) -> None:
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def main() -> None:

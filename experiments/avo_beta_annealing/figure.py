@@ -8,13 +8,14 @@ the weights after the last epoch.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from experiments.avo_toy.runs import make_parser, trained
+from matplotlib.figure import Figure
+
+from experiments.drawing import make_parser, over_seeds, save, trained
 from utils.console import Console
+from utils.reporting.tables import Cell, Heading, Table, Text, to_markdown
 
 BASE = "configs/avo_beta_annealing/base.yaml"
 ADDITIONAL = "configs/avo_beta_annealing/additional"
@@ -53,46 +54,47 @@ def main() -> None:
         }
         for method in METHODS
     }
-    print(_table(results, options.lengths))
-    _draw(results, options.output)
-    console.info(f"wrote {options.output}")
+    print(to_markdown(_table(results, options.lengths)))
+    save(_draw(results), options.output, console)
 
 
-def _table(results: Results, lengths: Sequence[int]) -> str:
-    lines = [
-        "| test ELBO / IWAE after annealing for | " + " | ".join(map(str, lengths)) + " |",
-        "| --- " + "| ---: " * len(lengths) + "|",
-    ]
+def _table(results: Results, lengths: Sequence[int]) -> Table:
+    rows: list[list[Cell]] = []
     for method, name in METHODS.items():
-        cells = []
-        for runs in results[method].values():
-            elbo, iwae = (statistics.fmean(numbers) for numbers in zip(*runs, strict=True))
-            cells.append(f"{elbo:.2f} / {iwae:.2f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for place, bound in enumerate(("ELBO", "IWAE")):
+            by_length = ([run[place] for run in runs] for runs in results[method].values())
+            rows.append(
+                [Text(name), Text(bound), *(over_seeds(values, 2) for values in by_length)]
+            )
+    headings = [Heading("method"), Heading("test bound after annealing for")]
+    return Table([*headings, *(Heading(str(length), True) for length in lengths)], rows)
 
 
-def _draw(results: Results, output: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharex=True)
-    for axis, bound, title in zip(axes, Bounds._fields, ("ELBO", "IWAE"), strict=True):
+def _draw(results: Results) -> Figure:
+    figure = Figure((9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True)
+    for place, (axis, title) in enumerate(zip(axes, ("ELBO", "IWAE"), strict=True)):
         for method, name in METHODS.items():
-            by_length = results[method].items()
-            values = [[getattr(run, bound) for run in runs] for _, runs in by_length]
-            means = [statistics.fmean(numbers) for numbers in values]
-            spread = [statistics.stdev(n) if len(n) > 1 else 0.0 for n in values]
-            lengths = [length for length, _ in by_length]
-            axis.errorbar(lengths, means, yerr=spread, marker="o", capsize=3, label=name)
+            means = [over_seeds([r[place] for r in runs]) for runs in results[method].values()]
+            axis.errorbar(
+                list(results[method]),
+                [number.mean for number in means],
+                yerr=[number.standard_error or 0.0 for number in means],
+                marker="o",
+                capsize=3,
+                label=name,
+            )
         axis.set_title(f"test {title}, nats")
         axis.set_xlabel("epochs of annealing")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(METHODS),
+        title="mean ± standard error over seeds",
+        fontsize="small",
+        title_fontsize="small",
+    )
+    return figure
 
 
 if __name__ == "__main__":

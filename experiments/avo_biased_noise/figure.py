@@ -8,16 +8,17 @@ so the maximum-likelihood noise scale of the training data is known.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.avo_toy.runs import Trained, make_parser, trained
+from experiments.drawing import Trained, make_parser, over_seeds, save, trained
 from models.energies import AbsoluteValue
 from utils.console import Console
+from utils.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from utils.seeding import isolated
 
 BASE = "configs/avo_biased_noise/base.yaml"
@@ -75,43 +76,38 @@ def main() -> None:
     }
     splits = runs["hvi_avo"][0].splits
     best = most_likely(splits["train"])
-    print(_table(runs, best, splits))
+    print(to_markdown(_table(runs, best, splits)))
     with isolated(0), torch.no_grad():
-        _draw(runs, best, splits["train"], options.output)
-    console.info(f"wrote {options.output}")
+        figure = _draw(runs, best, splits["train"])
+    save(figure, options.output, console)
 
 
 def _table(
     runs: Mapping[str, Sequence[Trained]], best: AbsoluteValue, splits: Mapping[str, Tensor]
-) -> str:
+) -> Table:
+    columns = ("noise scale", "of maximum likelihood (%)", "exact test log p(x)", "test ELBO")
     exact = best.log_px(splits["test"].double()).mean().item()
-    lines = [
-        "| method | noise scale | of maximum likelihood | test log p(x), exact | test ELBO |",
-        "| --- | ---: | ---: | ---: | ---: |",
-        f"| maximum likelihood | {_scale(best):.3f} | 100 % | {exact:.4f} | |",
-    ]
+    best_scale, none = _scale(best), Number(None, None, 0)
+    first = [Number(best_scale, None, 1, 3), Number(100.0, None, 1, 0), Number(exact, None, 1, 4)]
+    rows: list[list[Cell]] = [[Text("maximum likelihood"), *first, none]]
     for method, name in METHODS.items():
-        scale = statistics.fmean(_scale(model_of(run)) for run in runs[method])
-        log_px = statistics.fmean(run.numbers["exact/log_px"] for run in runs[method])
-        elbo = statistics.fmean(run.numbers["IWAE-1000/elbo"] for run in runs[method])
-        share = f"{scale / _scale(best):.0%}".replace("%", " %")
-        lines.append(f"| {name} | {scale:.3f} | {share} | {log_px:.4f} | {elbo:.4f} |")
-    return "\n".join(lines)
+        scales = [_scale(model_of(run)) for run in runs[method]]
+        share = over_seeds([100 * scale / best_scale for scale in scales], 0)
+        bounds = [
+            over_seeds([run.numbers[number] for run in runs[method]], 4)
+            for number in ("exact/log_px", "IWAE-1000/elbo")
+        ]
+        rows.append([Text(name), over_seeds(scales), share, *bounds])
+    return Table([Heading("method"), *(Heading(column, True) for column in columns)], rows)
 
 
 def _scale(model: AbsoluteValue) -> float:
     return model.log_scale.exp().item()
 
 
-def _draw(
-    runs: Mapping[str, Sequence[Trained]], best: AbsoluteValue, x: Tensor, output: Path
-) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (first, *others) = plt.subplots(1, 1 + len(METHODS), figsize=(13, 3))
+def _draw(runs: Mapping[str, Sequence[Trained]], best: AbsoluteValue, x: Tensor) -> Figure:
+    figure = Figure((13, 3), layout="constrained")
+    first, *others = figure.subplots(1, 1 + len(METHODS))
     scales = torch.linspace(0.6 * _scale(best), 2 * _scale(best), 60)
     log_px = [_log_likelihood(x, scale.item()) for scale in scales]
     first.plot(scales, log_px, color="black")
@@ -127,20 +123,15 @@ def _draw(
         _draw_posterior(axis, runs[method][0], best, f"C{colour}")
         axis.set_title(f"{METHODS[method]}: p(z | x = {SHOWN:g})", fontsize=9)
     others[0].legend(fontsize=7)
-    figure.tight_layout()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    return figure
 
 
 def _log_likelihood(x: Tensor, scale: float) -> float:
     return AbsoluteValue(x.shape[1:], scale=scale).double().log_px(x.double()).mean().item()
 
 
-def _draw_posterior(axis: object, run: Trained, best: AbsoluteValue, colour: str) -> None:
+def _draw_posterior(axis: Axes, run: Trained, best: AbsoluteValue, colour: str) -> None:
     """q as a histogram, the exact posteriors of the learned and of the best model as lines."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axis, Axes)
     vae, model = run.built.vae, model_of(run)
     x = torch.full((1, 1, 1, 1), SHOWN)
     z = vae.posterior(vae.context(x), model.log_joint(x), NUM_DRAWS).state.z.flatten()

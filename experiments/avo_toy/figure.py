@@ -3,23 +3,23 @@
 python -m experiments.avo_toy.figure [--seeds 0 1] [--output docs/figures/avo_toy.png]
 
 Does what is missing of the runs of configs/avo_toy. The truth is by quadrature; annealed
-importance sampling stands beside it.
+importance sampling stands beside it. Of several seeds the figure shows that of median coverage.
 """
 
 from __future__ import annotations
 
-import statistics
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.avo_toy.runs import Trained, make_parser, trained
+from experiments.drawing import Trained, make_parser, over_seeds, save, trained
 from models.energies import FOUR_MODES, STEP, EnergyName, ToyEnergy, log_normaliser, tabulate
 from utils.console import Console
+from utils.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from utils.seeding import isolated
 
 BASE = "configs/avo_toy/base.yaml"
@@ -41,7 +41,8 @@ class Result(NamedTuple):
     """A trained posterior against its target, in nats where it is a gap.
 
     ``coverage`` is the share of f/Z that lies in cells where q has at least a tenth of its mass;
-    ``weights`` are the shares of draws nearest to each mean of energy d.
+    ``weights`` are the shares of draws nearest to each mean of energy d, of which it has lost
+    those with less than a tenth of what is due to them.
     """
 
     elbo_gap: float
@@ -49,6 +50,12 @@ class Result(NamedTuple):
     coverage: float
     weights: Sequence[float]
     z: Tensor
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether a mode of energy d is lost."""
+        due = FOUR_MODES.values()
+        return any(found < 0.1 * true for found, true in zip(self.weights, due, strict=True))
 
 
 def measure(run: Trained, energy: EnergyName) -> Result:
@@ -92,10 +99,11 @@ def main() -> None:
         energy: [_annealed_gap(run, energy) for run in _runs(energy, "ais", options, console)]
         for energy in ENERGIES
     }
-    print(_table(results, annealed))
+    print(to_markdown(_gap_table(results, annealed)))
+    print(to_markdown(_mode_table({name: results["d", name] for name in METHODS})))
     with isolated(0):
-        _draw({key: found[0].z for key, found in results.items()}, options.output)
-    console.info(f"wrote {options.output}")
+        figure = _draw({key: _typical(found).z for key, found in results.items()})
+    save(figure, options.output, console)
 
 
 def _runs(
@@ -112,43 +120,45 @@ def _annealed_gap(run: Trained, energy: EnergyName) -> float:
     return log_normaliser(energy) - run.numbers[f"{label}/log_px"]
 
 
-def _table(
+def _typical(results: Sequence[Result]) -> Result:
+    """Of several seeds, the one of median coverage."""
+    return sorted(results, key=lambda result: result.coverage)[len(results) // 2]
+
+
+def _gap_table(
     results: Mapping[tuple[EnergyName, str], Sequence[Result]],
     annealed: Mapping[EnergyName, Sequence[float]],
-) -> str:
-    lines = [
-        "| energy | log Z | method | log Z - ELBO | log Z - estimate | coverage |",
-        "| --- | ---: | --- | ---: | ---: | ---: |",
-    ]
+) -> Table:
+    columns = ("log Z", "log Z - ELBO", "log Z - estimate", "coverage")
+    headings = [Heading("energy"), Heading("method"), *(Heading(name, True) for name in columns)]
+    rows: list[list[Cell]] = []
     for energy in ENERGIES:
-        start = f"| {energy} | {log_normaliser(energy):.3f} |"
+        log_z = Number(log_normaliser(energy), None, 1, 3)
         for method, name in METHODS.items():
             found = results[energy, method]
-            gaps = [_mean(r.elbo_gap for r in found), _mean(r.iwae_gap for r in found)]
-            numbers = " | ".join([*gaps, _mean(r.coverage for r in found)])
-            lines.append(f"{start} {name} | {numbers} |")
-        lines.append(f"{start} AIS | | {_mean(annealed[energy])} | |")
-    means = " | ".join(f"{z1:g}, {z2:g}" for z1, z2 in FOUR_MODES)
-    lines += ["", f"| energy d | {means} |", "| --- " + "| ---: " * len(FOUR_MODES) + "|"]
-    lines.append(f"| true | {' | '.join(f'{w:.3f}' for w in FOUR_MODES.values())} |")
-    for method, name in METHODS.items():
-        weights = zip(*(r.weights for r in results["d", method]), strict=True)
-        lines.append(f"| {name} | {' | '.join(map(_mean, weights))} |")
-    return "\n".join(lines)
+            gaps = [[r.elbo_gap for r in found], [r.iwae_gap for r in found]]
+            numbers = map(over_seeds, [*gaps, [r.coverage for r in found]])
+            rows.append([Text(energy), Text(name), log_z, *numbers])
+        gap, none = over_seeds(annealed[energy]), Number(None, None, 0)
+        rows.append([Text(energy), Text("AIS"), log_z, none, gap, none])
+    return Table(headings, rows)
 
 
-def _mean(values: Iterator[float] | Sequence[float]) -> str:
-    return f"{statistics.fmean(values):.3f}"
+def _mode_table(results: Mapping[str, Sequence[Result]]) -> Table:
+    means = [Heading(f"{z1:g}, {z2:g}", True) for z1, z2 in FOUR_MODES]
+    true = [Number(weight, None, 1, 3) for weight in FOUR_MODES.values()]
+    rows: list[list[Cell]] = [[Text("true"), *true, Text("")]]
+    for method, found in results.items():
+        weights = zip(*(r.weights for r in found), strict=True)
+        lost = Text(f"{sum(r.has_lost for r in found)} of {len(found)}")
+        rows.append([Text(METHODS[method]), *map(over_seeds, weights), lost])
+    return Table([Heading("energy d"), *means, Heading("runs that lose a mode")], rows)
 
 
-def _draw(draws: Mapping[tuple[EnergyName, str], Tensor], output: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+def _draw(draws: Mapping[tuple[EnergyName, str], Tensor]) -> Figure:
     shape = (1 + len(METHODS), len(ENERGIES))
-    figure, axes = plt.subplots(*shape, squeeze=False, figsize=(2 * shape[1], 2 * shape[0]))
+    figure = Figure((2 * shape[1], 2 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False)
     for column, energy in zip(axes.T, ENERGIES, strict=True):
         half = WINDOWS[energy]
         side = torch.linspace(-half, half, 241)
@@ -165,9 +175,7 @@ def _draw(draws: Mapping[tuple[EnergyName, str], Tensor], output: Path) -> None:
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.tight_layout()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    return figure
 
 
 if __name__ == "__main__":

@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.build import Built, build, load_data
-from experiments.run import Place, execute, identify
+from experiments.drawing import save, trained
 from experiments.schema import DEFAULTS, RunConfig
-from experiments.weights import CHECKPOINT
 from models.generative import GenerativeModel
 from models.losses import ELBO, linear_warmup
 from models.posteriors.chain import Chain
-from utils import checkpoint
 from utils.config import load
 from utils.console import Console
-from utils.results.database import database_url
-from utils.results.folder import results_root
 from utils.seeding import isolated
 from utils.validation import validate
 
@@ -52,19 +49,6 @@ def make_grid() -> Grid:
     """POINTS × POINTS places within ±EXTENT standard deviations of the prior."""
     side = torch.linspace(-EXTENT, EXTENT, POINTS)
     return Grid(torch.cartesian_prod(side, side)[:, None], float(side[1] - side[0]) ** 2)
-
-
-def trained(console: Console) -> tuple[Built, Tensor]:
-    """The trained VAE and its test images."""
-    config = validate(RunConfig, load(BASE, (), (), DEFAULTS))
-    root = results_root()
-    record = execute(identify(config, root), Place(root, database_url(root)), console)
-    data = load_data(config)
-    built = build(config, data.x_shape)
-    state = checkpoint.load(root / "runs" / record.id / CHECKPOINT, "cpu")
-    built.vae.load_state_dict(state["trainer"]["vae"])
-    built.vae.requires_grad_(False)
-    return built, data.splits["test"]
 
 
 @torch.no_grad()
@@ -116,8 +100,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/figures/posteriors_2d.png"))
     output = parser.parse_args().output
     console, grid = Console(), make_grid()
-    built, x = trained(console)
-    vae, model = built.vae, built.vae.model
+    run = trained(BASE, (), (), console)
+    vae, model, x = run.built.vae, run.built.vae.model, run.splits["test"]
     log_px = exact_log_px(model, x, grid)
     with isolated(0):
         amortised = ELBO(num_samples=500)(model, vae.posterior, x, vae.context(x)).value
@@ -130,7 +114,7 @@ def main() -> None:
                     fits = [fit(_posterior(family), model, image, w) for w in FIRST_WEIGHTS]
                     rows[-1].append(max(fits, key=lambda fitted: fitted.elbo))
                     advance(sum(len(row) for row in rows))
-    _draw(model, x[worst], log_px[worst], grid, rows, output)
+    save(_draw(model, x[worst], log_px[worst], grid, rows), output, console)
     print(f"{output}: KL(q || p(z|x)) in nats, mean of {NUM_DATA} images")
     for place, family in enumerate(FAMILIES):
         gaps = [p - row[place].elbo for p, row in zip(log_px[worst].tolist(), rows, strict=True)]
@@ -149,15 +133,10 @@ def _draw(
     log_px: Tensor,
     grid: Grid,
     rows: list[list[Fitted]],
-    output: Path,
-) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+) -> Figure:
     shape = (len(x), len(FAMILIES) + 2)
-    figure, axes = plt.subplots(*shape, figsize=(1.9 * shape[1], 2.0 * shape[0]))
+    figure = Figure((1.9 * shape[1], 2.0 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape)
     for line, image, truth, fits in zip(axes, x, log_px, rows, strict=True):
         with torch.no_grad():
             density = (model.log_joint(image[None])(grid.z)[:, 0] - truth).exp()
@@ -174,16 +153,14 @@ def _draw(
             axis.set_xlim(window[0])
             axis.set_ylim(window[1])
             axis.set_aspect("equal")
-            axis.set_facecolor(plt.get_cmap("viridis")(0))
+            axis.set_facecolor(colormaps["viridis"](0))
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
     for axis, name in zip(axes[0], ("x", "true posterior", *FAMILIES), strict=True):
         gap = axis.get_title()
         axis.set_title(f"{name}\n{gap}" if gap else name, fontsize=8)
-    figure.tight_layout()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
+    return figure
 
 
 def _window(density: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:

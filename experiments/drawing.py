@@ -1,4 +1,4 @@
-"""What the figures of the AVO experiments share: their options, and runs with their weights."""
+"""What the figures of experiments share: options, runs with their weights, tables, files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.build import Built, build, load_data
@@ -17,6 +18,9 @@ from experiments.weights import CHECKPOINT
 from utils import checkpoint
 from utils.config import load
 from utils.console import Console
+from utils.reporting.curves import save_figure
+from utils.reporting.statistics import seed_mean
+from utils.reporting.tables import Number
 from utils.results.database import database_url
 from utils.results.folder import RunFolder, results_root
 from utils.validation import validate
@@ -64,3 +68,15 @@ def trained(
         state = checkpoint.load(folder.path / CHECKPOINT, "cpu")
         built.vae.load_state_dict(state["trainer"]["vae"])
     return Trained(built, data.splits, means(folder.estimates.read()))
+
+
+def over_seeds(values: Sequence[float], digits: int = 3) -> Number:
+    """Mean ± standard error over runs that differ in their seed."""
+    return Number(*seed_mean(values), digits)
+
+
+def save(figure: Figure, path: Path, console: Console) -> None:
+    """Write a figure, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)
+    console.info(f"wrote {path}")
