@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from experiments import figures
-from experiments.session import Session, has_compiler
+from experiments.session import Session
 from experiments.signals import Interruption
 from experiments.training import Metrics, Trainer
 from experiments.weights import CHECKPOINT, epoch_path
 from utils import checkpoint, seeding
+from utils.compiled import has_compiler
 from utils.console import Advance
 
 COMPILE_FROM_STEPS = 50_000  # below, compiling (about half a minute) costs more than it saves

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +31,3 @@ class Session:
     """Where an earlier try had come to in training; the folder's rows are cut back to it."""
     first_epoch: int = 0
     """The epoch of the weights that the run starts with."""
-
-
-def has_compiler() -> bool:
-    """Whether torch.compile has a C++ compiler to call."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "cl"))

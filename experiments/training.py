@@ -13,6 +13,7 @@ from experiments.schema import Training
 from models.losses import Loss
 from models.vae import VAE
 from utils import seeding
+from utils.compiled import compiled
 from utils.data.base import Data
 
 CHECK_EVERY = 50  # steps between looks at the loss: rare enough not to stall a GPU
@@ -37,9 +38,6 @@ class Best(NamedTuple):
     value: float
     epoch: int
     weights: Mapping[str, Tensor]
-
-
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Trainer:
@@ -77,9 +75,7 @@ class Trainer:
         self.best: Best | None = None
         self._names: list[str] = []
         self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
-        self._warn = warn
-        self._eager: Objective = self._objective
-        self._forward: Objective = torch.compile(self._eager) if compile_step else self._eager
+        self._forward = compiled(self._objective, warn) if compile_step else self._objective
         with seeding.isolated(seeding.derive(seed, "noise")):
             self._noise = seeding.get_state()
 
@@ -129,7 +125,7 @@ class Trainer:
     def _train_step(self, indices: Tensor, weight: Tensor) -> None:
         x = self.data.batch(indices)
         self.optimiser.zero_grad(set_to_none=True)
-        loss, metrics = self._run_forward(x, weight)
+        loss, metrics = self._forward(x, weight)
         loss.backward()
         if self.options.clip_grad_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
@@ -140,17 +136,6 @@ class Trainer:
             self._history = torch.zeros(self.num_steps, len(metrics), device=self.device)
         torch.mean(torch.stack(list(metrics.values())), 1, out=self._history[self.step])
         self.step += 1
-
-    def _run_forward(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        if self._forward is self._eager:
-            return self._eager(x, weight)
-        try:
-            return self._forward(x, weight)
-        except Exception as error:  # raised while compiling, before any noise is drawn
-            reason = str(error).strip().split("\n", 1)[0]
-            self._warn(f"torch.compile failed, going on without it: {reason}")
-            self._forward = self._eager
-            return self._eager(x, weight)
 
     def _check(self, start: int, epoch: int) -> None:
         rows = self._history[start : self.step]
@@ -194,7 +179,7 @@ class Trainer:
         weight = torch.ones((), device=self.device)
         with seeding.isolated(seeding.derive(self.seed, "evaluation", split)):
             for batch in x.split(EVALUATION_BATCH):
-                _, metrics = self._eager(batch, weight)
+                _, metrics = self._objective(batch, weight)
                 metrics.pop("loss")  # the optimiser's business
                 for name, values in metrics.items():
                     totals[name] = totals.get(name, 0.0) + values.double().sum()

@@ -232,7 +232,7 @@ def test_compiled_gradients_are_the_eager_ones(data, loss):
 
 
 def test_compiler_failure_falls_back_to_eager(data, monkeypatch):
-    def broken(function):
+    def broken(function, **options):
         def fail(*arguments):
             raise RuntimeError("no compiler\nmore lines")
 

@@ -20,6 +20,7 @@ from models.local.settings import LocalSettings
 from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
+from utils.compiled import compiled
 
 Scope = Literal["posterior", "context"]
 
@@ -136,10 +137,9 @@ class LocalOptimisation:
         rows = CPU_ROWS if x.device.type == "cpu" else DEVICE_ROWS
         self.chunk_size = max(1, rows // settings.num_samples)
         self._benches: dict[int, _Workbench] = {}
-        self._warn = warn
         self._forward = self._objective
         if compile_step:
-            self._forward = torch.compile(self._objective, dynamic=False)
+            self._forward = compiled(self._objective, warn, dynamic=False)
         size = len(x)
         start = {"context": context.detach().clone()}
         if scope == "posterior":
@@ -234,7 +234,7 @@ class LocalOptimisation:
             factor = settings.schedule((self.step + index - self._opened) / self._window)
             bench.set_rates(factor * settings.lr, factor * settings.weight_lr)
             bench.optimiser.zero_grad(set_to_none=True)
-            loss, history[index] = self._run_forward(bench.posterior, x, bench.context)
+            loss, history[index] = self._forward(bench.posterior, x, bench.context)
             loss.backward()
             bench.optimiser.step()
         self._keep(chosen, bench, history)
@@ -285,17 +285,6 @@ class LocalOptimisation:
     def _objective(self, posterior: Chain, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         bound = self.loss(self.model, posterior, x, context)
         return bound.loss.sum(), bound.value
-
-    def _run_forward(self, posterior: Chain, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        if self._forward == self._objective:
-            return self._objective(posterior, x, context)
-        try:
-            return self._forward(posterior, x, context)
-        except Exception as error:  # raised while compiling, before any noise is drawn
-            reason = str(error).strip().split("\n", 1)[0]
-            self._warn(f"torch.compile failed, going on without it: {reason}")
-            self._forward = self._objective
-            return self._objective(posterior, x, context)
 
 
 @contextmanager
