@@ -47,14 +47,14 @@ def annealing(rows: int, compiled: bool) -> Callable[[], None]:
         num_leapfrog=LEAPFROG,
         chunk_size=rows,
     )
-    annealer, context = estimator.annealer, torch.zeros(IMAGES, 2 * LATENT)
+    context = torch.zeros(IMAGES, 2 * LATENT)
     with torch.no_grad():
-        chunks = list(annealer.chunks(model, gaussian(LATENT), x, context))
+        chunks = list(estimator.chunks(model, gaussian(LATENT), x, context))
 
     @torch.no_grad()
     def work() -> None:
         for path, plan in chunks:
-            annealer.run(path, path.draw(CHAINS), plan)
+            estimator.run(path, path.draw(CHAINS), plan)
 
     return work
 

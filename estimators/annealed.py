@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from annotated_types import Ge
@@ -14,7 +13,6 @@ from torch import Tensor
 from estimators.annealing import (
     PATHS,
     SCHEDULES,
-    CompiledEvaluate,
     Evaluate,
     Particles,
     Path,
@@ -24,6 +22,7 @@ from estimators.annealing import (
     Tempered,
     evaluate,
     interpolate,
+    make_evaluate,
 )
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import GenerativeModel
@@ -98,28 +97,39 @@ def cat(parts: list[Chains]) -> Chains:
     return Chains(*(torch.cat(tensors, -1) for tensors in zip(*parts, strict=True)))
 
 
-@dataclass(frozen=True)
-class Annealer:
-    """Runs chains along a path; what AIS, SMC and BDMC have in common."""
+class Annealer(Estimator):
+    """Runs chains along a path: what AIS, SMC and BDMC have in common, their options, too."""
 
-    path: PathName
-    schedule: ScheduleName
-    num_chains: int
-    num_distributions: int
-    num_leapfrog: int
-    chunk_size: int
-    resample_below: float | None = None
-    evaluate: Evaluate = field(default=evaluate, repr=False)
+    method: ClassVar[str]
 
-    def label(self, method: str) -> str:
+    def __init__(
+        self,
+        compile_step: bool,
+        *,
+        path: PathName = "prior",
+        schedule: ScheduleName = "linear",
+        num_chains: NumChains = 100,
+        num_distributions: NumDistributions = 500,
+        num_leapfrog: PositiveInt = USUAL_LEAPFROG,
+        resample_below: Fraction | None = None,
+        chunk_size: PositiveInt = 1000,
+    ) -> None:
+        self.path, self.schedule = path, schedule
+        self.num_chains, self.num_distributions = num_chains, num_distributions
+        self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
+        self.chunk_size = chunk_size
+        self.evaluate = make_evaluate(compile_step)
+        self.label = self._label()
+
+    def _label(self) -> str:
         """``AIS-500x100`` (distributions × chains), with what is not as usual after it."""
         options: dict[str, str] = {"prior": self.path, "linear": self.schedule}
         unusual = [actual for usual, actual in options.items() if actual != usual]
         if self.num_leapfrog != USUAL_LEAPFROG:
             unusual.append(f"{self.num_leapfrog} leapfrog")
         if self.resample_below is not None:
-            unusual.append(f"ESS < {self.resample_below:g}")
-        name = f"{method}-{self.num_distributions}x{self.num_chains}"
+            unusual.append(f"resampled below ESS {self.resample_below:g}")
+        name = f"{self.method}-{self.num_distributions}x{self.num_chains}"
         return f"{name} ({', '.join(unusual)})" if unusual else name
 
     def chunks(
@@ -256,7 +266,7 @@ def _next_level(beta: Tensor, slope: Tensor) -> Tensor:
 
 
 @estimators.register("ais")
-class AnnealedImportanceSampling(Estimator):
+class AnnealedImportanceSampling(Annealer):
     """Annealed importance sampling (Neal 2001), or SMC: a lower bound, E[exp(log_px)] = p(x).
 
     Chains go from the prior (``path: prior``, as in Cremer et al. 2018) or from a Gaussian with
@@ -280,29 +290,7 @@ class AnnealedImportanceSampling(Estimator):
     sample size ``ess`` of the final weights, and the mean ``acceptance`` rate.
     """
 
-    def __init__(
-        self,
-        compile_step: bool,
-        *,
-        path: PathName = "prior",
-        schedule: ScheduleName = "linear",
-        num_chains: NumChains = 100,
-        num_distributions: NumDistributions = 500,
-        num_leapfrog: PositiveInt = USUAL_LEAPFROG,
-        resample_below: Fraction | None = None,
-        chunk_size: PositiveInt = 1000,
-    ) -> None:
-        self.annealer = Annealer(
-            path,
-            schedule,
-            num_chains,
-            num_distributions,
-            num_leapfrog,
-            chunk_size,
-            resample_below,
-            CompiledEvaluate() if compile_step else evaluate,
-        )
-        self.label = self.annealer.label("AIS" if resample_below is None else "SMC")
+    method = "AIS"
 
     @torch.no_grad()
     def __call__(
@@ -314,10 +302,9 @@ class AnnealedImportanceSampling(Estimator):
         z: Tensor | None = None,
     ) -> Estimate:
         """See ``Estimator``."""
-        annealer = self.annealer
         parts = [
-            annealer.run(path, path.draw(annealer.num_chains), plan)
-            for path, plan in annealer.chunks(model, posterior, x, context)
+            self.run(path, path.draw(self.num_chains), plan)
+            for path, plan in self.chunks(model, posterior, x, context)
         ]
         chains = cat(parts)
         return Estimate(Quantity(*chains.log_mean), chains.stats)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
+from utils import schedules
+from utils.compiled import compiled
 
 LOG_2PI = math.log(2 * math.pi)
 MOMENT_DRAWS = 256
@@ -185,24 +187,15 @@ def _impossible_if_broken(slope: Tensor) -> Tensor:
     return slope.masked_fill(~slope.isfinite(), -math.inf)
 
 
-class CompiledEvaluate:
-    """``evaluate`` through torch.compile; eager, after one warning, where that fails."""
+def make_evaluate(compile_step: bool) -> Evaluate:
+    """``evaluate``, through torch.compile where that is wanted."""
+    if not compile_step:
+        return evaluate
 
-    def __init__(self) -> None:
-        self._program: Evaluate | None = torch.compile(_evaluate_traced)
+    def warn(message: str) -> None:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
-    def __call__(self, path: Path, u: Tensor) -> Particles:
-        """See ``evaluate``."""
-        if self._program is None:
-            return evaluate(path, u)
-        try:
-            return self._program(path, u)
-        except Exception as error:
-            reason = str(error).strip().split("\n", 1)[0]
-            message = f"torch.compile failed, annealing goes on without it: {reason}"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-            self._program = None
-            return evaluate(path, u)
+    return compiled(_evaluate_traced, warn, plain=evaluate)
 
 
 # --- schedules -----------------------------------------------------------------------------------
@@ -229,29 +222,27 @@ def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     return values.gather(0, left).lerp(values.gather(0, right), (x - low) / (high - low))
 
 
-def linear(num_distributions: int, pilot: Pilot) -> Tensor:
-    """b_t = t/T."""
-    betas = torch.linspace(0, 1, num_distributions + 1).to(pilot.betas)
-    return betas[:, None].expand(-1, pilot.betas.shape[1])
+def _for_all(shape: Callable[[int], Tensor]) -> Callable[[int, Pilot], Tensor]:
+    """The same for each datum: (T+1, B)."""
 
+    def schedule(num_distributions: int, pilot: Pilot) -> Tensor:
+        betas = shape(num_distributions).to(pilot.betas)
+        return betas[:, None].expand(-1, pilot.betas.shape[1])
 
-def sigmoidal(num_distributions: int, pilot: Pilot) -> Tensor:
-    """b_t = (s(t) - s(0)) / (s(T) - s(0)), s(t) = sigmoid(4 (2t/T - 1)): slow at both ends."""
-    curve = (8 * linear(num_distributions, pilot) - 4).sigmoid()
-    return (curve - curve[0]) / (curve[-1] - curve[0])
+    return schedule
 
 
 def adaptive(num_distributions: int, pilot: Pilot) -> Tensor:
     """Each datum's pilot levels, refined or thinned to T: steps of constant conditional ESS."""
     last = (pilot.betas < 1).sum(0)  # (B,) the first level at 1
     levels = torch.arange(len(pilot.betas), device=last.device).to(pilot.betas)
-    wanted = linear(num_distributions, pilot) * last
+    wanted = schedules.linear(num_distributions).to(pilot.betas)[:, None] * last
     return interpolate(wanted, levels[:, None].expand_as(pilot.betas), pilot.betas)
 
 
 ScheduleName = Literal["linear", "sigmoidal", "adaptive"]
 SCHEDULES: Mapping[ScheduleName, Callable[[int, Pilot], Tensor]] = {
-    "linear": linear,
-    "sigmoidal": sigmoidal,
+    "linear": _for_all(schedules.linear),
+    "sigmoidal": _for_all(schedules.sigmoidal),
     "adaptive": adaptive,
 }

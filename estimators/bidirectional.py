@@ -7,23 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from estimators.annealed import (
-    USUAL_LEAPFROG,
-    Annealer,
-    Chains,
-    NumChains,
-    NumDistributions,
-    cat,
-)
-from estimators.annealing import CompiledEvaluate, PathName, ScheduleName, evaluate
-from estimators.protocol import Estimate, Estimator, Quantity, estimators
+from estimators.annealed import Annealer, Chains, cat
+from estimators.protocol import Estimate, Quantity, estimators
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
-from utils.types import PositiveInt
 
 
 @estimators.register("bdmc")
-class BidirectionalMonteCarlo(Estimator):
+class BidirectionalMonteCarlo(Annealer):
     """BDMC (Grosse et al. 2015, arXiv 1511.02543): AIS forwards, and back from an exact draw.
 
     E[lower] <= log p(x) <= E[upper], for x drawn from the model together with z, which then is an
@@ -31,34 +22,14 @@ class BidirectionalMonteCarlo(Estimator):
     weigh 1/p(x) in the mean, so minus their log mean weight is an upper bound. The width says how
     far AIS with these options can be from the truth on data like the model's own.
 
-    Options as in ``ais``. ``log_px`` is the lower bound; further ``upper``, ``width`` = upper -
-    lower, and of the forward chains ``ess`` and ``acceptance``. All chains back begin at the same
-    z, and the standard error of ``upper`` is given it.
+    Options as in ``ais``; the bounds hold with resampling, too. ``log_px`` is the lower bound;
+    further ``upper``, ``width`` = upper - lower, and of the forward chains ``ess`` and
+    ``acceptance``. All chains back begin at the same z, and the standard error of ``upper`` is
+    given it.
     """
 
+    method = "BDMC"
     simulates: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        compile_step: bool,
-        *,
-        path: PathName = "prior",
-        schedule: ScheduleName = "linear",
-        num_chains: NumChains = 100,
-        num_distributions: NumDistributions = 500,
-        num_leapfrog: PositiveInt = USUAL_LEAPFROG,
-        chunk_size: PositiveInt = 1000,
-    ) -> None:
-        self.annealer = Annealer(
-            path,
-            schedule,
-            num_chains,
-            num_distributions,
-            num_leapfrog,
-            chunk_size,
-            evaluate=CompiledEvaluate() if compile_step else evaluate,
-        )
-        self.label = self.annealer.label("BDMC")
 
     @torch.no_grad()
     def __call__(
@@ -72,15 +43,15 @@ class BidirectionalMonteCarlo(Estimator):
         """See ``Estimator``; raises ValueError without z, an exact draw from p(z|x)."""
         if z is None:
             raise ValueError("estimator `bdmc`: needs the z that x was simulated with")
-        annealer, done = self.annealer, 0
+        done = 0
         forward: list[Chains] = []
         reverse: list[Chains] = []
-        for path, plan in annealer.chunks(model, posterior, x, context):
+        for path, plan in self.chunks(model, posterior, x, context):
             chunk = z[done : done + len(path.x)]
             done += len(path.x)
-            forward.append(annealer.run(path, path.draw(annealer.num_chains), plan))
-            end = path.coordinates(chunk).expand(annealer.num_chains, *chunk.shape).contiguous()
-            reverse.append(annealer.run(path, end, plan.reversed()))
+            forward.append(self.run(path, path.draw(self.num_chains), plan))
+            end = path.coordinates(chunk).expand(self.num_chains, *chunk.shape).contiguous()
+            reverse.append(self.run(path, end, plan.reversed()))
         chains = cat(forward)
         lower, lower_error = chains.log_mean
         log_reverse, upper_error = cat(reverse).log_mean

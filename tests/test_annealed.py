@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators.annealed import AnnealedImportanceSampling, Annealer, run_pilot
+from estimators.annealed import AnnealedImportanceSampling, run_pilot
 from estimators.annealing import (
     PATHS,
     SCHEDULES,
-    CompiledEvaluate,
     Path,
     Pilot,
     PriorPath,
     _evaluate_traced,
     evaluate,
     interpolate,
+    make_evaluate,
 )
 from estimators.bidirectional import BidirectionalMonteCarlo
 from models.generative import DeepLatentGaussian, LinearGaussian
@@ -122,7 +122,14 @@ def test_the_way_back_is_the_reverse(linear_gaussian: LinearGaussian, path):
     It holds for reversible moves alone, and unlike the means of w and w' it has no heavy tail.
     """
     num_chains = 20_000
-    annealer = Annealer(path, "linear", num_chains, 6, 2, 10**6)
+    annealer = AnnealedImportanceSampling(
+        False,
+        path=path,
+        num_chains=num_chains,
+        num_distributions=6,
+        num_leapfrog=2,
+        chunk_size=10**6,
+    )
     ((way, plan),) = annealer.chunks(linear_gaussian, gaussian(2), X, CONTEXT)
     exact = linear_gaussian.log_px(X)
     forward = annealer.run(way, way.draw(num_chains), plan).log_w - exact
@@ -134,6 +141,36 @@ def test_the_way_back_is_the_reverse(linear_gaussian: LinearGaussian, path):
     error = ((one.var(0) + other.var(0)) / num_chains).sqrt()
     assert ((one.mean(0) - other.mean(0)).abs() < 4.5 * error).all()
     assert (error < 0.01).all()
+
+
+@pytest.mark.parametrize("below", [None, 0.9])
+def test_the_upper_bound_is_unbiased_for_one_over_px(linear_gaussian: LinearGaussian, below):
+    """E[exp(-upper)] = 1/p(x) over exact draws, though all chains back start at the same one.
+
+    The path starts narrower than the posterior, so that the weights have a variance.
+    """
+    repeats = 3000
+    exact = linear_gaussian.log_px(X[:1]).detach()
+    mean, covariance = linear_gaussian.exact_posterior(X[:1])
+    variance = 0.4 / covariance.inverse().diagonal()
+    start = torch.cat([mean, variance.log().expand_as(mean)], -1)
+    x, context = X[:1].repeat(repeats, 1, 1, 1), start.repeat(repeats, 1)
+    noise = torch.randn(repeats, 2, dtype=torch.float64)
+    z = mean + noise @ torch.linalg.cholesky(covariance).T
+    estimator = BidirectionalMonteCarlo(
+        False,
+        path="posterior",
+        num_chains=3,
+        num_distributions=4,
+        num_leapfrog=2,
+        resample_below=below,
+        chunk_size=10**6,
+    )
+    upper = estimator(linear_gaussian, gaussian(2), x, context, z).stats["upper"].value
+    weights = (exact - upper).exp()
+    error = weights.std() / math.sqrt(repeats)
+    assert abs(weights.mean() - 1) < 5 * error
+    assert error < 0.05
 
 
 def test_bidirectional_needs_the_exact_draw(linear_gaussian: LinearGaussian):
@@ -201,7 +238,9 @@ class Counted(LinearGaussian):
 def test_nothing_is_evaluated_twice(path):
     """The likelihood is asked once at the start and once a leapfrog step."""
     model = Counted()
-    annealer = Annealer(path, "linear", 7, 11, 5, 10**6)
+    annealer = AnnealedImportanceSampling(
+        False, path=path, num_chains=7, num_distributions=11, num_leapfrog=5
+    )
     with torch.no_grad():
         ((way, plan),) = annealer.chunks(model, gaussian(2), X.float(), CONTEXT.float())
         model.rows.clear()
@@ -269,7 +308,7 @@ def test_gradients_and_their_traced_form(name):
 def test_compiled_is_eager():
     model = small_vae()
     path = PriorPath(model, (torch.rand(2, 1, 14, 14) < 0.3).float())
-    compiled = CompiledEvaluate()
+    compiled = make_evaluate(compile_step=True)
     with torch.no_grad():
         for num_chains in (5, 7):
             u = path.draw(num_chains)
@@ -281,9 +320,9 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch, linear
     def broken(path: Path, u: Tensor) -> None:
         raise RuntimeError("no compiler here\nlong trace")
 
-    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: broken)
     estimator = AnnealedImportanceSampling(True, num_chains=5, num_distributions=3)
-    with pytest.warns(RuntimeWarning, match="goes on without it: no compiler here$"):
+    with pytest.warns(RuntimeWarning, match="going on without it: no compiler here$"):
         estimate = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
     assert estimate.log_px.value.isfinite().all()
     estimator(linear_gaussian, gaussian(2), X, CONTEXT)  # warnings are errors
@@ -333,7 +372,7 @@ def test_pilot_spaces_levels_by_conditional_ess():
         ({"num_distributions": 50, "num_chains": 7}, "AIS-50x7"),
         ({"path": "posterior", "schedule": "sigmoidal"}, "AIS-500x100 (posterior, sigmoidal)"),
         ({"num_leapfrog": 3}, "AIS-500x100 (3 leapfrog)"),
-        ({"resample_below": 0.5}, "SMC-500x100 (ESS < 0.5)"),
+        ({"resample_below": 0.5}, "AIS-500x100 (resampled below ESS 0.5)"),
     ],
 )
 def test_label_tells_the_settings(options, label):

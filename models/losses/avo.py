@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -14,25 +13,13 @@ from models.losses.bounds import ELBO
 from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import LogDensity, Stage
+from utils import schedules
 from utils.seeding import isolated
 from utils.types import Fraction, NonNegativeFloat, PositiveInt
 
-SIGMOID_RANGE = 4.0  # of Grosse et al. 2015 (arXiv 1511.02543), who anneal AIS by it
-
-
-def _linear(num_layers: int) -> list[float]:
-    return [t / num_layers for t in range(1, num_layers + 1)]
-
-
-def _sigmoidal(num_layers: int) -> list[float]:
-    """sigmoid(4 (2t / T - 1)), stretched to go from 0 to 1: slow at both ends."""
-    centred = [math.tanh(SIGMOID_RANGE * (share - 0.5)) for share in _linear(num_layers)]
-    return [0.5 * (1 + value / centred[-1]) for value in centred]
-
-
-SCHEDULES: Mapping[str, Callable[[int], list[float]]] = {
-    "linear": _linear,
-    "sigmoidal": _sigmoidal,
+SCHEDULES: Mapping[str, Callable[[int], Tensor]] = {
+    "linear": schedules.linear,
+    "sigmoidal": schedules.sigmoidal,
 }
 
 
@@ -134,7 +121,9 @@ class AVO(Loss):
 
     def _alphas(self, num_layers: int) -> list[float]:
         alphas = self.alphas
-        return SCHEDULES[alphas](num_layers) if isinstance(alphas, str) else list(alphas)
+        if isinstance(alphas, str):
+            return SCHEDULES[alphas](num_layers)[1:].tolist()
+        return list(alphas)
 
     def _base_loss(
         self, model: GenerativeModel, x: Tensor, first: Stage, weight: Weight
