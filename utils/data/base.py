@@ -79,6 +79,22 @@ def bernoulli(probabilities: Tensor, generator: torch.Generator | None = None) -
     return uniform.lt_(probabilities)
 
 
+def check_validation_size(validation_size: int, num_images: int) -> None:
+    """Raise ValueError unless so many of the training images can be held out."""
+    if not 0 <= validation_size < num_images:
+        raise ValueError(
+            f"`validation_size` must be at least 0 and less than the {num_images:,} training "
+            f"images; got {validation_size}"
+        )
+
+
+def hold_out(images: Tensor, validation_size: int) -> dict[str, Tensor]:
+    """The last ``validation_size`` training images as validation; none of that for 0."""
+    num_train = len(images) - validation_size
+    splits = {"train": images[:num_train]}
+    return splits | ({"validation": images[num_train:]} if validation_size else {})
+
+
 class Dataset(ABC):
     """A source of data: cheap to construct from its YAML options, loaded by ``load``.
 

@@ -13,7 +13,7 @@ import torch
 from annotated_types import Ge, Le, Lt, MinLen
 from torch import Tensor
 
-from utils.data.base import Data, DataError, datasets
+from utils.data.base import Data, DataError, check_validation_size, datasets, hold_out
 from utils.data.binarisation import Binarisation, binarise, check_binarisation
 from utils.data.files import Bytes, FileDataset, combined_digest, digest
 
@@ -111,12 +111,7 @@ class CIFAR10(FileDataset):
             raise ValueError(
                 f"`batches` must be some of 1 to 5, each once, in order; got {list(batches)}"
             )
-        num_images = BATCH_SIZE * len(batches)
-        if not 0 <= validation_size < num_images:
-            raise ValueError(
-                f"`validation_size` must be at least 0 and less than the {num_images:,} training "
-                f"images; got {validation_size}"
-            )
+        check_validation_size(validation_size, BATCH_SIZE * len(batches))
         self.binarisation: Binarisation = binarisation
         self.validation_size = validation_size
         self.batches = tuple(batches)
@@ -126,11 +121,7 @@ class CIFAR10(FileDataset):
         parts = self.read(self.root)
         checksum = combined_digest(digest(pixels.data) for pixels in parts.values())
         test = _to_images([parts.pop(TEST)])
-        train = _to_images(list(parts.values()))
-        num_train = len(train) - self.validation_size
-        splits = {"train": train[:num_train]}
-        if self.validation_size:
-            splits["validation"] = train[num_train:]
+        splits = hold_out(_to_images(list(parts.values())), self.validation_size)
         return binarise(splits | {"test": test}, self.binarisation, checksum)
 
     def read(self, root: Path) -> dict[str, Bytes]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from utils.data.base import Data, Dataset, datasets
-from utils.seeding import derive
+from utils.data.base import datasets
+from utils.data.synthetic import Synthetic, make_generator, randn
 from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 
@@ -25,13 +24,13 @@ def ground_truth(dim: int, latent_dim: int, data_seed: int = 0) -> GroundTruth:
 
     So W z has unit variance a coordinate, whatever the latent dimension.
     """
-    generator = _generator(data_seed, "truth")
-    weight = _randn(dim, latent_dim, generator=generator) / latent_dim**0.5
-    return GroundTruth(weight, _randn(dim, generator=generator))
+    generator = make_generator(data_seed, "linear_gaussian", "truth")
+    weight = randn(dim, latent_dim, generator=generator) / latent_dim**0.5
+    return GroundTruth(weight, randn(dim, generator=generator))
 
 
 @datasets.register("linear_gaussian")
-class LinearGaussian(Dataset):
+class LinearGaussian(Synthetic):
     """Synthetic data x = W z + mean + noise_scale ε with z, ε ~ N(0, I); x (1, 1, dim).
 
     log p(x) = log N(x; mean, W Wᵀ + noise_scale² I), with W and mean from ``ground_truth``. Unlike
@@ -61,30 +60,12 @@ class LinearGaussian(Dataset):
                 raise ValueError(f"`{option}` must be at least 0; got {value}")
         self.truth = ground_truth(dim, latent_dim, data_seed)
         self.noise_scale = noise_scale
-        self.data_seed = data_seed
-        self._sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+        sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+        super().__init__(sizes, data_seed)
 
-    def load(self) -> Data:
-        """Draw the splits; one of size 0 is left out."""
-        splits = {name: self._draw(name, size) for name, size in self._sizes.items() if size > 0}
-        content = hashlib.sha256()
-        for x in splits.values():
-            content.update(x.numpy().data)
-        return Data(splits, "none", content.hexdigest())
-
-    def _draw(self, split: str, size: int) -> Tensor:
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draw x (N, dim)."""
         weight, mean = self.truth
-        generator = _generator(self.data_seed, split)
-        z = _randn(size, weight.shape[1], generator=generator)
-        noise = _randn(size, weight.shape[0], generator=generator)
-        x = z @ weight.T + mean + self.noise_scale * noise  # (N, dim)
-        return x.float().view(size, 1, 1, -1)
-
-
-def _generator(data_seed: int, part: str) -> torch.Generator:
-    return torch.Generator().manual_seed(derive(data_seed, "linear_gaussian", part))
-
-
-def _randn(*shape: int, generator: torch.Generator) -> Tensor:
-    # In float64, so that what another machine's vector units round otherwise is rounded off.
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+        z = randn(size, weight.shape[1], generator=generator)
+        noise = randn(size, weight.shape[0], generator=generator)
+        return z @ weight.T + mean + self.noise_scale * noise

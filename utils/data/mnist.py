@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from utils.data.base import Data, datasets
+from utils.data.base import Data, check_validation_size, datasets, hold_out
 from utils.data.binarisation import Binarisation, binarise, check_binarisation
 from utils.data.files import Bytes, FileDataset, combined_digest
 
@@ -42,24 +42,16 @@ class IdxImages(FileDataset):
     def __init__(self, root: str | None, binarisation: Binarisation, validation_size: int) -> None:
         super().__init__(root)
         check_binarisation(binarisation)
-        if not 0 <= validation_size < self.train.num_images:
-            raise ValueError(
-                f"`validation_size` must be at least 0 and less than the "
-                f"{self.train.num_images:,} training images; got {validation_size}"
-            )
+        check_validation_size(validation_size, self.train.num_images)
         self.binarisation: Binarisation = binarisation
         self.validation_size = validation_size
 
     def load(self) -> Data:
         """Read both files, split, binarise."""
         parts = {part: _to_images(raw) for part, raw in self.read(self.root).items()}
-        num_train = self.train.num_images - self.validation_size
-        splits = {"train": parts["train"][:num_train]}
-        if self.validation_size:
-            splits["validation"] = parts["train"][num_train:]
-        splits["test"] = parts["test"]
+        splits = hold_out(parts["train"], self.validation_size)
         checksum = combined_digest([self.train.sha256, self.test.sha256])
-        return binarise(splits, self.binarisation, checksum)
+        return binarise(splits | {"test": parts["test"]}, self.binarisation, checksum)
 
     def read(self, root: Path) -> dict[str, Bytes]:
         """Raw bytes of the image files; labels are not used."""

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from utils.data.base import Data, datasets
+from utils.data.base import Data, check_validation_size, datasets, hold_out
 from utils.data.binarisation import Binarisation, binarise, check_binarisation
 from utils.data.cached import CachedImages
 from utils.data.files import Bytes, combined_digest, digest
@@ -64,22 +64,14 @@ class Omniglot(CachedImages):
     ) -> None:
         super().__init__(root)
         check_binarisation(binarisation)
-        num_images = NUM_IMAGES["images_background"]
-        if not 0 <= validation_size < num_images:
-            raise ValueError(
-                f"`validation_size` must be at least 0 and less than the {num_images:,} training "
-                f"images; got {validation_size}"
-            )
+        check_validation_size(validation_size, NUM_IMAGES["images_background"])
         self.binarisation: Binarisation = binarisation
         self.validation_size = validation_size
 
     def load(self) -> Data:
         """Read, shuffle, split, binarise."""
         train, test = (_to_shuffled_images(pixels) for pixels in self.read(self.root).values())
-        num_train = len(train) - self.validation_size
-        splits = {"train": train[:num_train]}
-        if self.validation_size:
-            splits["validation"] = train[num_train:]
+        splits = hold_out(train, self.validation_size)
         checksum = combined_digest(SHA256.values())
         return binarise(splits | {"test": test}, self.binarisation, checksum)
 

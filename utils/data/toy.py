@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from utils.data.base import Data, Dataset, datasets
-from utils.seeding import derive
+from utils.data.synthetic import Synthetic, randn
 from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 
@@ -32,7 +32,7 @@ class Nothing(Dataset):
 
 
 @datasets.register("absolute_value")
-class AbsoluteValue(Dataset):
+class AbsoluteValue(Synthetic):
     """Synthetic data x = |z| + noise_scale ε with z, ε ~ N(0, I); x (1, 1, dim).
 
     What the model `absolute_value` describes. Unlike images, x is not confined to [0, 1]. Each
@@ -50,20 +50,10 @@ class AbsoluteValue(Dataset):
         num_test: NonNegativeInt = 1000,
         data_seed: int = 0,
     ) -> None:
-        self._dim, self._noise_scale, self._data_seed = dim, noise_scale, data_seed
-        self._sizes = {"train": num_train, "test": num_test}
+        super().__init__({"train": num_train, "test": num_test}, data_seed)
+        self._dim, self._noise_scale = dim, noise_scale
 
-    def load(self) -> Data:
-        """Draw the splits; one of size 0 is left out."""
-        splits = {name: self._draw(name, size) for name, size in self._sizes.items() if size > 0}
-        content = hashlib.sha256()
-        for x in splits.values():
-            content.update(x.numpy().data)
-        return Data(splits, "none", content.hexdigest())
-
-    def _draw(self, split: str, size: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive(self._data_seed, self.name, split))
-        # In float64, so that what another machine's vector units round otherwise is rounded off.
-        shape = (2, size, 1, 1, self._dim)
-        z, noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return (z.abs() + self._noise_scale * noise).float()
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draw x (N, dim)."""
+        z, noise = randn(2, size, self._dim, generator=generator)
+        return z.abs() + self._noise_scale * noise
