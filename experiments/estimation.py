@@ -110,21 +110,16 @@ def means(rows: Iterable[EstimateRow]) -> dict[str, float]:
     return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
-def without_last_batch(
-    rows: Sequence[EstimateRow], batch_sizes: Mapping[str, int]
-) -> list[EstimateRow]:
-    """The rows less those of the batch written last: a run that was cut off may have torn it.
+def num_before_last_batch(rows: Sequence[EstimateRow], batch_sizes: Mapping[str, int]) -> int:
+    """How many rows stand before the batch written last: a run that was cut off may have torn it.
 
     ``batch_sizes`` are by phase.
     """
-    if not rows:
-        return []
-    last = rows[-1]
-    batch_size = batch_sizes[last.phase]
-    end = last.datum // batch_size
 
-    def is_last(row: EstimateRow) -> bool:
-        same = (row.phase, row.estimator, row.split) == (last.phase, last.estimator, last.split)
-        return same and row.datum // batch_size >= end
+    def batch(row: EstimateRow) -> tuple[str, str, str, int]:
+        return row.phase, row.estimator, row.split, row.datum // batch_sizes[row.phase]
 
-    return [row for row in rows if not is_last(row)]
+    count = len(rows)
+    while count > 0 and batch(rows[count - 1]) == batch(rows[-1]):
+        count -= 1
+    return count

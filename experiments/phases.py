@@ -31,10 +31,7 @@ def cut_back(
         local.PHASE: config.local_optimisation.batch_size,
         estimation.PHASE: config.evaluation.batch_size,
     }
-    kept = estimation.without_last_batch(rows, batch_sizes)
-    if len(kept) < len(rows):
-        folder.estimates.truncate(0)
-        folder.estimates.append(kept)
+    folder.estimates.keep_first(estimation.num_before_last_batch(rows, batch_sizes))
     return state
 
 

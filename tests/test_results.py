@@ -185,6 +185,22 @@ def test_truncating_and_writing_again_gives_the_same_bytes(tmp_path: Path) -> No
     assert log.path.read_bytes() == uninterrupted
 
 
+@pytest.mark.parametrize("torn", ["", "train,6,tr"])
+@pytest.mark.parametrize("num_rows", [0, 2, 5])
+def test_keeping_the_first_rows(tmp_path: Path, num_rows: int, torn: str) -> None:
+    log = RunFolder(tmp_path).metrics
+    rows = [Metric("train", step, "train", "µ, 1", step / 7) for step in range(5)]
+    log.append(rows)
+    with log.path.open("a") as file:
+        file.write(torn)
+    log.keep_first(num_rows)
+    assert log.read() == rows[:num_rows]
+    with pytest.raises(ValueError, match="rows are lost"):
+        log.keep_first(num_rows + 1)
+    log.append(rows[num_rows:])
+    assert log.read() == rows
+
+
 def test_truncating_to_nothing(tmp_path: Path) -> None:
     log = RunFolder(tmp_path).metrics
     log.truncate(0)

@@ -85,13 +85,7 @@ class CsvLog(Generic[Row]):
         Raises ValueError for a text with a line break; OSError, naming the file, when it cannot
         be written (the file then ends where it did before).
         """
-        cells = [
-            [
-                column.format(value)
-                for column, value in zip(self._columns.values(), row, strict=True)
-            ]
-            for row in rows
-        ]
+        cells = [self._format(row) for row in rows]
         if cells:
             self._write(cells)
         return [self._parse(texts) for texts in cells]
@@ -135,6 +129,13 @@ class CsvLog(Generic[Row]):
             if size > 0 and file.read(1) != b"\n":
                 raise ValueError(f"{self.path}: byte {size} is not the end of a row")
             file.truncate(size)
+
+    def keep_first(self, num_rows: int) -> None:
+        """Cut the file back to its first rows. Raises ValueError when it has fewer."""
+        lines = self._complete_lines().splitlines(keepends=True)  # the header first
+        if num_rows > max(len(lines) - 1, 0):
+            raise ValueError(f"{self.path} has fewer than {num_rows} rows: rows are lost")
+        self.truncate(sum(map(len, lines[: num_rows + 1])) if num_rows else 0)
 
     def sync(self) -> None:
         """Return when the content is on the disk, not just in the system's memory."""
