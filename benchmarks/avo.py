@@ -9,13 +9,12 @@ The mixture is the mean over the coin that `avo` throws: a fifth of AVO steps.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from benchmarks.timing import interleaved  # first: it sets how threads are pinned
 
 import torch  # isort: skip
 
-from experiments.build import build
+from benchmarks.programs import training_steps
 from experiments.schema import DEFAULTS, RunConfig
 from utils.config import load
 from utils.validation import validate
@@ -35,28 +34,6 @@ PROGRAMS = {
 }
 
 
-def training_steps(assignments: list[str], x: torch.Tensor, compiled: bool) -> Callable[[], None]:
-    """A function that takes ``STEPS`` training steps."""
-    built = build(
-        validate(RunConfig, load(None, (), [*SIZES, *assignments], DEFAULTS)), (1, 28, 28)
-    )
-    vae, loss = built.vae, built.loss
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return loss(vae.model, vae.posterior, x, vae.context(x)).loss.mean()
-
-    objective = torch.compile(forward) if compiled else forward
-    optimiser = torch.optim.Adam(vae.parameters(), lr=2e-4, fused=True)
-
-    def steps() -> None:
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            objective(x).backward()
-            optimiser.step()
-
-    return steps
-
-
 def main() -> None:
     """Print steps a second and ratios as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -65,7 +42,12 @@ def main() -> None:
     options = parser.parse_args()
     x = (torch.rand(100, 1, 28, 28) < 0.13).float()
     programs = {
-        name: training_steps(assignments, x, options.compile)
+        name: training_steps(
+            validate(RunConfig, load(None, (), [*SIZES, *assignments], DEFAULTS)),
+            x,
+            STEPS,
+            options.compile,
+        )
         for name, assignments in PROGRAMS.items()
     }
     interleaved(programs, rounds=2)  # warm up

@@ -9,14 +9,13 @@ it stands but for two layers (RealNVP: two steps of two couplings, as it stands)
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.timing import interleaved  # first: it sets how threads are pinned
 
 import torch  # isort: skip
 
-from experiments.build import build
+from benchmarks.programs import training_steps
 from experiments.schema import DEFAULTS, RunConfig
 from utils.config import load
 from utils.validation import validate
@@ -34,29 +33,13 @@ TWO_LAYERS = (
 )
 
 
-def training_steps(name: str, x: torch.Tensor, compiled: bool) -> Callable[[], None]:
-    """A function that takes ``STEPS`` training steps."""
+def configuration(name: str) -> RunConfig:
+    """That of a posterior."""
     assignments = ["loss.warmup=null"]
     if name in TWO_LAYERS:
         assignments.append("posterior.num_layers=2")
     files = [POSTERIORS / f"{name}.yaml"]
-    config = validate(RunConfig, load("configs/mnist_ffg/base.yaml", files, assignments, DEFAULTS))
-    built = build(config, (1, 28, 28))
-    vae, loss = built.vae, built.loss
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        return loss(vae.model, vae.posterior, x, vae.context(x)).loss.mean()
-
-    objective = torch.compile(forward) if compiled else forward
-    optimiser = torch.optim.Adam(vae.parameters(), lr=1e-4, fused=True)
-
-    def steps() -> None:
-        for _ in range(STEPS):
-            optimiser.zero_grad()
-            objective(x).backward()
-            optimiser.step()
-
-    return steps
+    return validate(RunConfig, load("configs/mnist_ffg/base.yaml", files, assignments, DEFAULTS))
 
 
 def main() -> None:
@@ -69,7 +52,7 @@ def main() -> None:
     names = options.names or sorted(path.stem for path in POSTERIORS.glob("*.yaml"))
     x = (torch.rand(100, 1, 28, 28) < 0.13).float()
     programs = {
-        name: training_steps(name, x, options.compile)
+        name: training_steps(configuration(name), x, STEPS, options.compile)
         for name in dict.fromkeys(["gaussian", *names])
     }
     interleaved(programs, rounds=2)  # warm up

@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.timing import interleaved  # first: it sets how threads are pinned
 
 import torch  # isort: skip
 
+from benchmarks.programs import runner_epochs
 from benchmarks.reference import ReferenceLoop
-from experiments import fitting
-from experiments.build import build
-from experiments.fitting import Pictures
 from experiments.schema import DEFAULTS, RunConfig
-from experiments.session import Session
-from experiments.signals import Interruption
 from utils.config import load
-from utils.console import Console
 from utils.data.base import Data
-from utils.results.database import database_url
-from utils.results.folder import RunFolder
-from utils.results.recorder import Recorder
-from utils.results.records import RunRecord
 from utils.validation import validate
 
 BATCH, NUM_TRAIN, NUM_VALIDATION = 100, 50_000, 10_000
@@ -40,25 +31,14 @@ def binary_images() -> Data:
     return Data({"train": train, "validation": train[:NUM_VALIDATION]}, "none", "")
 
 
-def runner_epochs(data: Data, root: Path, compile_mode: str) -> Iterator[int]:
-    """Epochs as main.py runs them: evaluation, CSV, database, TensorBoard, checkpoints."""
+def configuration(compile_mode: str) -> RunConfig:
+    """Cremer et al.'s sizes, evaluated after every epoch."""
     assignments = [
         "training.epochs=1000000",
         "training.evaluate_every=1",
         f"runtime.compile={compile_mode}",
     ]
-    config = validate(RunConfig, load("configs/mnist_ffg/base.yaml", (), assignments, DEFAULTS))
-    folder = RunFolder(root / "runs" / "benchmark-s0")
-    folder.create()
-    record = RunRecord(experiment="benchmark", hash="benchmark", seed=0)
-    console = Console(verbosity=-1)
-    recorder = Recorder(folder, record, database_url(root), warn=console.warn)
-    built = build(config, data.x_shape)
-    device = torch.device("cpu")
-    session = Session(config, built, data, device, folder, recorder, console, None)
-    trainer = fitting.make_trainer(session)
-    with Pictures(session, trainer) as pictures:
-        yield from fitting.training_epochs(session, trainer, pictures, Interruption())
+    return validate(RunConfig, load("configs/mnist_ffg/base.yaml", (), assignments, DEFAULTS))
 
 
 def matrix_products() -> Callable[[], None]:
@@ -85,14 +65,14 @@ def main() -> None:
     data = binary_images()
     reference = ReferenceLoop(data.splits["train"])
     with tempfile.TemporaryDirectory() as root:
-        eager = runner_epochs(data, Path(root, "eager"), "off")
+        eager = runner_epochs(configuration("off"), data, Path(root, "eager"))
         programs: dict[str, Callable[[], object]] = {
             "hand-written loop, no evaluation": reference.epoch,
             "runner, eager, all on": lambda: next(eager),
             "matrix products alone": matrix_products(),
         }
         if not options.no_compile:
-            compiled = runner_epochs(data, Path(root, "compiled"), "on")
+            compiled = runner_epochs(configuration("on"), data, Path(root, "compiled"))
             programs["runner, compiled, all on"] = lambda: next(compiled)
         interleaved(programs, rounds=1)  # warm up: compilation, allocator, caches
         medians = interleaved(programs, options.rounds)

@@ -1,0 +1,59 @@
+"""What several benchmarks time: epochs of the runner, and bare training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from experiments import fitting
+from experiments.build import build
+from experiments.fitting import Pictures
+from experiments.schema import RunConfig
+from experiments.session import Session
+from experiments.signals import Interruption
+from utils.console import Console
+from utils.data.base import Data
+from utils.results.database import database_url
+from utils.results.folder import RunFolder
+from utils.results.recorder import Recorder
+from utils.results.records import RunRecord
+
+
+def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
+    """Epochs as main.py runs them: evaluation, CSV, database, TensorBoard, checkpoints."""
+    folder = RunFolder(root / "runs" / "benchmark-s0")
+    folder.create()
+    record = RunRecord(experiment="benchmark", hash="benchmark", seed=0)
+    console = Console(verbosity=-1)
+    recorder = Recorder(folder, record, database_url(root), warn=console.warn)
+    built = build(config, data.x_shape)
+    device = torch.device("cpu")
+    session = Session(config, built, data, device, folder, recorder, console, None)
+    trainer = fitting.make_trainer(session)
+    with Pictures(session, trainer) as pictures:
+        yield from fitting.training_epochs(session, trainer, pictures, Interruption())
+
+
+def training_steps(
+    config: RunConfig, x: Tensor, num_steps: int, compiled: bool
+) -> Callable[[], None]:
+    """A function that takes ``num_steps`` training steps on x (B, C, H, W), and nothing else."""
+    built = build(config, x.shape[1:])
+    vae, loss = built.vae, built.loss
+
+    def forward(x: Tensor) -> Tensor:
+        return loss(vae.model, vae.posterior, x, vae.context(x)).loss.mean()
+
+    objective = torch.compile(forward) if compiled else forward
+    optimiser = torch.optim.Adam(vae.parameters(), lr=1e-4, fused=True)
+
+    def steps() -> None:
+        for _ in range(num_steps):
+            optimiser.zero_grad()
+            objective(x).backward()
+            optimiser.step()
+
+    return steps
