@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Amortised inference: VAE, Householder, ccIAF, IAF, HVI by ELBO and by AVO; then the table.
-# Variables and arguments: see experiments/sweep.sh; DATA may name mnist, fashion_mnist, omniglot.
+# Variables and arguments: see experiments/sweep.sh; DATA may name mnist, fashion_mnist, omniglot, celeba.
 set -euo pipefail
 # shellcheck source=experiments/sweep.sh
 source "$(dirname "$0")/../sweep.sh"
