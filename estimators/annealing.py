@@ -222,11 +222,11 @@ def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     return values.gather(0, left).lerp(values.gather(0, right), (x - low) / (high - low))
 
 
-def _for_all(shape: Callable[[int], Tensor]) -> Callable[[int, Pilot], Tensor]:
+def _for_all(shape: Callable[[int], list[float]]) -> Callable[[int, Pilot], Tensor]:
     """The same for each datum: (T+1, B)."""
 
     def schedule(num_distributions: int, pilot: Pilot) -> Tensor:
-        betas = shape(num_distributions).to(pilot.betas)
+        betas = pilot.betas.new_tensor(shape(num_distributions))
         return betas[:, None].expand(-1, pilot.betas.shape[1])
 
     return schedule
@@ -236,7 +236,7 @@ def adaptive(num_distributions: int, pilot: Pilot) -> Tensor:
     """Each datum's pilot levels, refined or thinned to T: steps of constant conditional ESS."""
     last = (pilot.betas < 1).sum(0)  # (B,) the first level at 1
     levels = torch.arange(len(pilot.betas), device=last.device).to(pilot.betas)
-    wanted = schedules.linear(num_distributions).to(pilot.betas)[:, None] * last
+    wanted = pilot.betas.new_tensor(schedules.linear(num_distributions))[:, None] * last
     return interpolate(wanted, levels[:, None].expand_as(pilot.betas), pilot.betas)
 
 

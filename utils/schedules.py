@@ -1,20 +1,19 @@
-"""Shapes of ways from 0 to 1, for annealing."""
+"""Shapes of ways from 0 to 1, for annealing: plain numbers, so that compilers see constants."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
 
 
-def linear(num_steps: int) -> Tensor:
-    """t/T for t = 0 ... T: (T+1,), float64."""
-    return torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
+def linear(num_steps: int) -> list[float]:
+    """t/T for t = 0 ... T."""
+    return [t / num_steps for t in range(num_steps + 1)]
 
 
-def sigmoidal(num_steps: int) -> Tensor:
+def sigmoidal(num_steps: int) -> list[float]:
     """(s(t) - s(0)) / (s(T) - s(0)), s(t) = sigmoid(4 (2t/T - 1)): slow at both ends.
 
-    As Grosse et al. 2015 (arXiv 1511.02543) anneal: (T+1,), float64.
+    As Grosse et al. 2015 (arXiv 1511.02543) anneal.
     """
-    curve = (8 * linear(num_steps) - 4).sigmoid()
-    return (curve - curve[0]) / (curve[-1] - curve[0])
+    centred = [math.tanh(4 * (share - 0.5)) for share in linear(num_steps)]
+    return [0.5 * (1 + value / centred[-1]) for value in centred]

@@ -17,7 +17,7 @@ from utils import schedules
 from utils.seeding import isolated
 from utils.types import Fraction, NonNegativeFloat, PositiveInt
 
-SCHEDULES: Mapping[str, Callable[[int], Tensor]] = {
+SCHEDULES: Mapping[str, Callable[[int], list[float]]] = {
     "linear": schedules.linear,
     "sigmoidal": schedules.sigmoidal,
 }
@@ -104,7 +104,7 @@ class AVO(Loss):
         base_loss = self._base_loss(model, x, next(stages), weight)
         layers = list(stages)
         z = torch.cat([stage.state.z for stage in layers])  # (T S, B, D)
-        alphas = z.new_tensor(self._alphas(len(layers)))
+        alphas = torch.tensor(self._alphas(len(layers)), dtype=z.dtype, device=z.device)
         alphas = alphas.repeat_interleave(self.num_samples)[:, None]  # (T S, 1)
         log_joint, log_base = model.log_joint(x), _base_density(posterior, context.detach())
         log_f = _by_position(lambda z: alphas * log_joint(z) + (1 - alphas) * log_base(z), z)
@@ -122,7 +122,7 @@ class AVO(Loss):
     def _alphas(self, num_layers: int) -> list[float]:
         alphas = self.alphas
         if isinstance(alphas, str):
-            return SCHEDULES[alphas](num_layers)[1:].tolist()
+            return SCHEDULES[alphas](num_layers)[1:]
         return list(alphas)
 
     def _base_loss(
