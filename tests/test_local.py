@@ -27,12 +27,13 @@ from models.local import (
     paper,
 )
 from models.local import search as search_module
-from models.losses import ELBO, IWAE, Bound, Loss
+from models.losses import AVO, ELBO, IWAE, Bound, Loss
 from models.networks.mlp import mlp_decoder
 from models.posteriors.auxiliary import aux_real_nvp
 from models.posteriors.chain import Chain
 from models.posteriors.coupling import real_nvp
 from models.posteriors.gaussian import DiagonalGaussian, gaussian
+from models.posteriors.kernels import hvi
 from models.posteriors.per_datum import per_datum, select
 from models.posteriors.protocol import Base, Move, State, Transition, posteriors
 from tests.components import POSTERIORS, make_node
@@ -518,3 +519,10 @@ def test_compiled_search_is_the_eager_one(make, linear_gaussian: LinearGaussian)
     assert not messages
     for name, values in results[0].items():
         torch.testing.assert_close(values, results[1][name], msg=name)
+
+
+def test_a_loss_that_depends_on_nothing_freed_is_refused(linear_gaussian: LinearGaussian):
+    posterior = hvi(2, num_layers=2, hidden=[3], shared_size=0).double()
+    loss, context = AVO(avo_probability=1.0), start(posterior, 3)
+    with pytest.raises(ValueError, match="nothing that scope `context` frees"):
+        local_optimise(loss, linear_gaussian, posterior, X, context, fast(max_steps=3), "context")

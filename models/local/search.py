@@ -105,6 +105,7 @@ class LocalOptimisation:
     All active data take the same number of steps, one chunk of them after the other, ``STRETCH``
     steps each; converged ones leave. A datum whose bound or parameters become NaN or infinite
     leaves too, unconverged, as it was before that stretch. Draws from the global generator.
+    ``run`` raises ValueError where the loss depends on nothing that the scope frees.
 
     Args:
         loss: the bound to maximise.
@@ -235,6 +236,8 @@ class LocalOptimisation:
             bench.set_rates(factor * settings.lr, factor * settings.weight_lr)
             bench.optimiser.zero_grad(set_to_none=True)
             loss, history[index] = self._forward(bench.posterior, x, bench.context)
+            if not loss.requires_grad:
+                raise ValueError(f"the loss depends on nothing that scope `{self.scope}` frees")
             loss.backward()
             bench.optimiser.step()
         self._keep(chosen, bench, history)
