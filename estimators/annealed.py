@@ -11,18 +11,18 @@ from annotated_types import Ge
 from torch import Tensor
 
 from estimators.annealing import (
+    EAGER,
     PATHS,
     SCHEDULES,
-    Evaluate,
+    Evaluation,
     Particles,
     Path,
     PathName,
     Pilot,
     ScheduleName,
     Tempered,
-    evaluate,
+    compiled_evaluation,
     interpolate,
-    make_evaluate,
 )
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import GenerativeModel
@@ -118,7 +118,7 @@ class Annealer(Estimator):
         self.num_chains, self.num_distributions = num_chains, num_distributions
         self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
         self.chunk_size = chunk_size
-        self.evaluate = make_evaluate(compile_step)
+        self.evaluation = compiled_evaluation() if compile_step else EAGER
         self.label = self._label()
 
     def _label(self) -> str:
@@ -154,7 +154,7 @@ class Annealer(Estimator):
         invariant; no move follows the last (Neal 2001). The moves are reversible, so the same
         from an exact draw of f_1 by the reversed plan weighs 1/p(x).
         """
-        particles = self.evaluate(path, start)
+        particles = self.evaluation.particles(path, start)
         log_w = torch.zeros_like(particles.slope, dtype=torch.float64)  # (C, B)
         log_z, acceptance = torch.zeros_like(log_w[0]), torch.zeros_like(log_w[0])
         ancestors = torch.arange(len(log_w), device=log_w.device)[:, None].expand(log_w.shape)
@@ -168,7 +168,7 @@ class Annealer(Estimator):
                 particles = Particles(*(_pick(tensor, chosen) for tensor in particles))
                 ancestors = ancestors.gather(0, chosen)
             particles, probability = move(
-                path, particles, betas[t], step_sizes[t], self.num_leapfrog, self.evaluate
+                path, particles, betas[t], step_sizes[t], self.num_leapfrog, self.evaluation
             )
             acceptance = acceptance + probability.mean(0)
         return Chains(log_w, log_z, ancestors, acceptance / (self.num_distributions - 1))
@@ -180,19 +180,16 @@ def move(
     beta: Tensor,
     step_size: Tensor,
     num_leapfrog: int,
-    evaluate: Evaluate,
+    evaluation: Evaluation,
 ) -> tuple[Particles, Tensor]:
     """A Hamiltonian move that leaves f_b invariant, and its acceptance probabilities (C, B).
 
     ``beta`` and ``step_size`` are (B,); each chain jitters its steps by itself.
     """
-
-    def tempered(u: Tensor) -> Tempered:
-        return Tempered(evaluate(path, u), beta)
-
     jitter = 1 + JITTER * (2 * torch.rand_like(particles.slope) - 1)  # (C, B)
     steps = (step_size * jitter)[..., None]
-    proposal = mcmc.hamiltonian(Tempered(particles, beta), steps, num_leapfrog, tempered)
+    target = evaluation.target(path, beta)
+    proposal = mcmc.hamiltonian(Tempered(particles, beta), steps, num_leapfrog, target)
     moved = zip(proposal.point.particles, particles, strict=True)
     accepted = proposal.accepted
     new = (torch.where(_like(accepted, old), new, old) for new, old in moved)
@@ -233,7 +230,7 @@ def run_pilot(path: Path, num_leapfrog: int) -> Pilot:
     al. 2016, arXiv 1303.3123); at each level the log step size follows the acceptance rate
     (Robbins and Monro). Independent of all chains to come, so that these keep exact weights.
     """
-    particles = evaluate(path, path.draw(PILOT_CHAINS))
+    particles = EAGER.particles(path, path.draw(PILOT_CHAINS))
     beta = torch.zeros_like(particles.slope[0], dtype=torch.float64)  # (B,)
     log_step = torch.full_like(beta, math.log(0.5))
     betas: list[Tensor] = []
@@ -241,7 +238,7 @@ def run_pilot(path: Path, num_leapfrog: int) -> Pilot:
     while True:
         for _ in range(PILOT_MOVES if betas else PILOT_FIRST_MOVES):
             numbers = beta.to(particles.u.dtype), log_step.exp().to(particles.u.dtype)
-            particles, probability = move(path, particles, *numbers, num_leapfrog, evaluate)
+            particles, probability = move(path, particles, *numbers, num_leapfrog, EAGER)
             log_step = log_step + probability.mean(0) - TARGET_ACCEPTANCE
         betas.append(beta)
         log_steps.append(log_step)

@@ -5,6 +5,7 @@ Dimension letters: C chains, B data points, D latent, T distributions after the 
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
-from utils import schedules
+from utils import mcmc, schedules
 from utils.compiled import compiled
 
 LOG_2PI = math.log(2 * math.pi)
@@ -160,9 +161,6 @@ class Tempered(NamedTuple):
         return torch.addcmul(start_gradient, self.beta[:, None], slope_gradient)
 
 
-Evaluate = Callable[[Path, Tensor], Particles]
-
-
 def evaluate(path: Path, u: Tensor) -> Particles:
     """Densities and gradients at u (C, B, D): one forward and one backward pass to u alone."""
     with torch.enable_grad():
@@ -187,15 +185,48 @@ def _impossible_if_broken(slope: Tensor) -> Tensor:
     return slope.masked_fill(~slope.isfinite(), -math.inf)
 
 
-def make_evaluate(compile_step: bool) -> Evaluate:
-    """``evaluate``, through torch.compile where that is wanted."""
-    if not compile_step:
-        return evaluate
+def gradient(path: Path, u: Tensor, beta: Tensor) -> Tensor:
+    """d log f_b/du (C, B, D) alone, for b (B,)."""
+    return Tempered(evaluate(path, u), beta).gradient
 
+
+def _gradient_traced(path: Path, u: Tensor, beta: Tensor) -> Tensor:
+    """``gradient`` for torch.compile, which leaves out what only the values need."""
+    log_density, pull = torch.func.vjp(  # type: ignore[misc]
+        lambda u: path.log_start(u) + beta * path.slope(u), u
+    )
+    (score,) = pull(torch.ones_like(log_density))
+    return score
+
+
+class Evaluation(NamedTuple):
+    """How a path's densities are evaluated."""
+
+    particles: Callable[[Path, Tensor], Particles]
+    gradient: Callable[[Path, Tensor, Tensor], Tensor]
+
+    def target(self, path: Path, beta: Tensor) -> mcmc.Target[Tempered]:
+        """f_b, for b (B,)."""
+        return mcmc.Target(
+            lambda u: Tempered(self.particles(path, u), beta),
+            lambda u: self.gradient(path, u, beta),
+        )
+
+
+EAGER = Evaluation(evaluate, gradient)
+
+
+def compiled_evaluation() -> Evaluation:
+    """Through torch.compile; eager, with a warning, where that fails."""
+
+    @functools.cache  # both fail for the same reason, which is told once
     def warn(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
-    return compiled(_evaluate_traced, warn, plain=evaluate)
+    return Evaluation(
+        compiled(_evaluate_traced, warn, plain=evaluate),
+        compiled(_gradient_traced, warn, plain=gradient),
+    )
 
 
 # --- schedules -----------------------------------------------------------------------------------

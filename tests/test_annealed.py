@@ -15,10 +15,12 @@ from estimators.annealing import (
     Path,
     Pilot,
     PriorPath,
+    Tempered,
     _evaluate_traced,
+    _gradient_traced,
+    compiled_evaluation,
     evaluate,
     interpolate,
-    make_evaluate,
 )
 from estimators.bidirectional import BidirectionalMonteCarlo
 from models.generative import DeepLatentGaussian, LinearGaussian
@@ -296,6 +298,8 @@ def test_gradients_and_their_traced_form(name):
     for one, other in zip(eager, traced, strict=True):
         torch.testing.assert_close(one, other)
         assert not one.requires_grad
+    beta = torch.tensor([0.2, 0.7]).double()
+    torch.testing.assert_close(_gradient_traced(path, u, beta), Tempered(eager, beta).gradient)
     both = path.log_start(u) + path.slope(u)
     z = u if name == "prior" else path.mean + path.scale * u  # type: ignore[attr-defined]
     torch.testing.assert_close(path.coordinates(z), u)
@@ -308,16 +312,20 @@ def test_gradients_and_their_traced_form(name):
 def test_compiled_is_eager():
     model = small_vae()
     path = PriorPath(model, (torch.rand(2, 1, 14, 14) < 0.3).float())
-    compiled = make_evaluate(compile_step=True)
+    compiled, beta = compiled_evaluation(), torch.tensor([0.2, 0.7])
     with torch.no_grad():
         for num_chains in (5, 7):
             u = path.draw(num_chains)
-            for one, other in zip(evaluate(path, u), compiled(path, u), strict=True):
+            eager = evaluate(path, u)
+            for one, other in zip(eager, compiled.particles(path, u), strict=True):
                 torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-5)
+            score = compiled.gradient(path, u, beta)
+            expected = Tempered(eager, beta).gradient
+            torch.testing.assert_close(score, expected, atol=1e-3, rtol=1e-5)
 
 
 def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch, linear_gaussian):
-    def broken(path: Path, u: Tensor) -> None:
+    def broken(*arguments: object) -> None:
         raise RuntimeError("no compiler here\nlong trace")
 
     monkeypatch.setattr(torch, "compile", lambda function, **options: broken)

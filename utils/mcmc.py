@@ -40,33 +40,37 @@ class Proposal(NamedTuple, Generic[P]):
     probability: Tensor
 
 
+class Target(NamedTuple, Generic[P]):
+    """How a log-density is asked: for all that ``Evaluated`` tells of z, or the gradient alone."""
+
+    evaluate: Callable[[Tensor], P]
+    gradient: Callable[[Tensor], Tensor]
+
+
 def leapfrog(
-    start: P,
-    momentum: Tensor,
-    step_size: Tensor | float,
-    num_steps: int,
-    evaluate: Callable[[Tensor], P],
+    start: P, momentum: Tensor, step_size: Tensor | float, num_steps: int, target: Target[P]
 ) -> tuple[P, Tensor]:
     """Integrate dz/dt = v, dv/dt = d log f / dz over ``num_steps`` steps; returns the end.
 
     Half a kick, then drifts and kicks in turn, the last kick half again (Neal 2011,
     arXiv 1206.1901, eq. 5.18-5.20): reversible (with the momentum's sign turned), of Jacobian
     determinant 1, with energy error O(step_size²). The gradient at the start is known and the
-    end is returned evaluated, so that ``evaluate`` is called ``num_steps`` times.
+    end is returned evaluated: one gradient a step, and one value.
 
     Args:
         start: the evaluated position.
         momentum: v (S, B, D).
         step_size: a number, or a tensor that broadcasts against (S, B, D).
         num_steps: at least one.
-        evaluate: z (S, B, D) to the evaluated position.
+        target: of z (S, B, D).
     """
-    point, half = start, 0.5 * step_size
-    momentum = momentum + half * start.gradient
-    for step in range(1, num_steps + 1):
-        point = evaluate(point.z + step_size * momentum)
-        momentum = momentum + (step_size if step < num_steps else half) * point.gradient
-    return point, momentum
+    half = 0.5 * step_size
+    z, momentum = start.z, momentum + half * start.gradient
+    for _ in range(num_steps - 1):
+        z = z + step_size * momentum
+        momentum = momentum + step_size * target.gradient(z)
+    end = target.evaluate(z + step_size * momentum)
+    return end, momentum + half * end.gradient
 
 
 def metropolis(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +83,7 @@ def metropolis(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hamiltonian(
-    start: P, step_size: Tensor | float, num_steps: int, evaluate: Callable[[Tensor], P]
+    start: P, step_size: Tensor | float, num_steps: int, target: Target[P]
 ) -> Proposal[P]:
     """A move of Hamiltonian Monte Carlo: fresh momentum, leapfrog, Metropolis on the energy.
 
@@ -87,7 +91,7 @@ def hamiltonian(
     (Duane et al. 1987; Neal 2011, arXiv 1206.1901). Arguments as in ``leapfrog``.
     """
     momentum = torch.randn_like(start.z)
-    end, last = leapfrog(start, momentum, step_size, num_steps, evaluate)
+    end, last = leapfrog(start, momentum, step_size, num_steps, target)
     kinetic = 0.5 * (momentum.square() - last.square()).sum(-1)
     accepted, probability = metropolis(end.log_density - start.log_density + kinetic)
     return Proposal(end, accepted, probability)
