@@ -151,8 +151,9 @@ def test_the_chain_without_stops_is_the_same_chain(linear_gaussian: LinearGaussi
 def test_base_and_decoder_learn_from_the_base_bound_alone(linear_gaussian, base_weight):
     posterior = make_hvi(3)
     context = make_context(posterior)
-    loss = AVO(base_weight=base_weight, **ALWAYS)
-    bound = seeded(4, lambda: loss(linear_gaussian, posterior, X, context))
+    warmup = linear_warmup(anneals="kl", epochs=10)
+    loss = AVO(base_weight=base_weight, warmup=warmup, **ALWAYS)
+    bound = seeded(4, lambda: loss(linear_gaussian, posterior, X, context, 0.3))
     bound.loss.sum().backward()
     for parameter in posterior.parameters():
         assert parameter.grad is not None
@@ -163,7 +164,8 @@ def test_base_and_decoder_learn_from_the_base_bound_alone(linear_gaussian, base_
         return
     base = Chain(posterior.base)
     own = context.detach()[:, :4].requires_grad_()
-    elbo = seeded(4, lambda: ELBO()(linear_gaussian, base, X, own), coins=1)
+    base_elbo = ELBO(warmup=warmup)
+    elbo = seeded(4, lambda: base_elbo(linear_gaussian, base, X, own, 0.3), coins=1)
     expected = torch.autograd.grad(
         base_weight * elbo.loss.sum(), (own, *linear_gaussian.parameters())
     )

@@ -79,6 +79,16 @@ def test_a_fresh_kernel_is_a_small_step_that_reverses_itself_on_the_prior():
     assert 0.1 < (move.state.z - z).std() < 0.6
 
 
+def test_a_random_start_has_the_weights_of_a_linear_layer():
+    """Uniform on ±1/√40, the last layer's too; no gate and no noise of its own."""
+    posterior = hvi(LATENT, num_layers=2, start="random")
+    for kernel in posterior.transitions:
+        for density in (kernel.forwards, kernel.reverse):
+            numbers = torch.cat([p.detach().flatten() for p in density.net.last.parameters()])
+            assert 0.15 < numbers.abs().max() <= 40**-0.5
+            assert 0.07 < numbers.std() < 0.11  # 1/√120
+
+
 def test_noise_has_a_least_size():
     kernel = GaussianKernel(LATENT)
     with torch.no_grad():
