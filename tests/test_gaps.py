@@ -246,12 +246,12 @@ def test_negative_gaps_beyond_their_error_are_flagged(tmp_path: Path, capsys: Re
     # gaps -0.5, -1.5, -1.5, -0.5: -1 ± 0.289, more than twice; and the amortisation gap 4.5 ± 0.58
     optimum = "local_optimisation/gaussian (fast)/test/elbo"
     add_run(tmp_path, "aaa", shifted({**ESTIMATED, **OPTIMISED}, 2.5, optimum))
-    # gaps 0.25, -0.75, -0.75, 0.25: -0.25 ± 0.289 is noise
-    add_run(tmp_path, "bbb", shifted({**ESTIMATED, **OPTIMISED}, 1.75, optimum))
+    # gaps 0, -1, -1, 0: -0.5 ± 0.289 is noise, less than twice
+    add_run(tmp_path, "bbb", shifted({**ESTIMATED, **OPTIMISED}, 2.0, optimum))
     first, second = shown(tmp_path, capsys)
     assert first["approximation gap"] == "-1.00 ± 0.29 !"
     assert first["amortisation gap"] == "4.50 ± 0.58"
-    assert second["approximation gap"] == "-0.25 ± 0.29"
+    assert second["approximation gap"] == "-0.50 ± 0.29"
     assert first["log p(x)"] == "-87.50 ± 3.62"  # negative, as it should be
     assert plot(tmp_path) == 0
     assert "has not converged or log p(x) is estimated too low" in capsys.readouterr().out
@@ -406,6 +406,8 @@ def test_what_a_run_has_it_does_not_borrow(tmp_path: Path, capsys: Read) -> None
         ({"run": "zzz-s0"}, {}),
         ({}, {"phases": ["train", "local_optimisation"]}),
         ({}, {"model": {"latent_dim": 9}}),
+        ({}, {"encoder": {"name": "linear"}}),
+        ({}, {"posterior": {"name": "gaussian", "covariance": "full"}}),
         ({}, {"data": {"name": "digits", "validation_size": 100}}),
     ],
 )
