@@ -34,12 +34,7 @@ from models.generative import DeepLatentGaussian, LinearGaussian
 from models.likelihoods import Bernoulli
 from models.networks.mlp import mlp_decoder
 from models.posteriors.gaussian import gaussian
-from models.posteriors.protocol import posteriors
-from tests.components import POSTERIORS, make_node
-
-X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
-X = X.view(3, 1, 1, 3)
-CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+from tests.components import CONTEXT, POSTERIORS, X, make_posterior
 
 
 def ais(**options) -> AnnealedImportanceSampling:
@@ -242,7 +237,7 @@ def test_acceptance_is_the_mean_over_all_moves(linear_gaussian: LinearGaussian):
 
 @pytest.mark.parametrize("options", POSTERIORS)
 def test_starts_from_every_posterior(linear_gaussian: LinearGaussian, options):
-    posterior = make_node(posteriors, options).build(latent_dim=2, num_features=3).double()
+    posterior = make_posterior(options)
     context = posterior.initial_context().double().repeat(3, 1)
     context = context + 0.1 * torch.randn_like(context)
     value, error = ais(path="posterior")(linear_gaussian, posterior, X, context).log_px

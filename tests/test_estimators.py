@@ -13,11 +13,7 @@ from estimators.importance import ImportanceSampling, pareto_k_hat
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import LinearGaussian
 from models.posteriors.gaussian import gaussian
-from tests.components import make_node
-
-X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
-X = X.view(3, 1, 1, 3)
-CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+from tests.components import CONTEXT, X, make_node
 
 
 def test_importance_sampling_meets_the_exact_answer(linear_gaussian: LinearGaussian):

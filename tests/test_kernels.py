@@ -11,6 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from models.posteriors.auxiliary import Conditional
 from models.posteriors.kernels import LEAST_NOISE, GatedGaussian, GaussianKernel, hvi, hvm
 from models.posteriors.protocol import State
+from tests.components import perturbed
 
 LATENT, SHARED = 3, 2
 
@@ -19,18 +20,9 @@ def log_target(z: Tensor) -> Tensor:
     return -0.5 * z.square().sum(-1)
 
 
-def moved(module: torch.nn.Module) -> torch.nn.Module:
-    """The module in float64, its weights off their start, so that no part of it is idle."""
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.4 * torch.randn_like(parameter))
-    return module
-
-
 def make_kernel() -> GaussianKernel:
     kernel = GaussianKernel(LATENT, hidden=[7], activation="tanh", shared_size=SHARED)
-    return moved(kernel)  # type: ignore[return-value]
+    return perturbed(kernel, scale=0.4)
 
 
 def brute_force(density: GatedGaussian, start: Tensor, end: Tensor, h: Tensor) -> Tensor:
@@ -132,7 +124,8 @@ def test_stacked_copies_draw_noise_of_their_own():
 
 
 def test_hvi_adds_up_base_and_kernels():
-    posterior = moved(hvi(LATENT, num_layers=3, hidden=[7], activation="tanh", shared_size=SHARED))
+    posterior = hvi(LATENT, num_layers=3, hidden=[7], activation="tanh", shared_size=SHARED)
+    perturbed(posterior, scale=0.4)
     context = 0.5 * torch.randn(2, 2 * LATENT + SHARED).double()
     stages = list(posterior.stages(context, log_target, 4))
     h = context[:, 2 * LATENT :]
@@ -147,9 +140,10 @@ def test_hvi_adds_up_base_and_kernels():
 
 @pytest.mark.parametrize("partner", [1, 3, 4])
 def test_hvm_is_its_three_densities(partner):
-    posterior = moved(
-        hvm(LATENT, partner_size=partner, hidden=[7], activation="tanh", shared_size=SHARED)
+    posterior = hvm(
+        LATENT, partner_size=partner, hidden=[7], activation="tanh", shared_size=SHARED
     )
+    perturbed(posterior, scale=0.4)
     context = 0.5 * torch.randn(2, 2 * partner + SHARED).double()
     first, lifted, _, last = posterior.stages(context, log_target, 4)
     v, z = first.state.z, last.state.z
