@@ -25,6 +25,7 @@ from estimators.annealing import (
     Path,
     Pilot,
     PriorPath,
+    Tempered,
     _evaluate_traced,
     evaluate,
     interpolate,
@@ -344,6 +345,11 @@ def test_gradients_and_their_traced_form(name):
     for one, other in zip(eager, traced, strict=True):
         torch.testing.assert_close(one, other)
         assert not one.requires_grad
+    beta, at = torch.tensor([0.3, 0.8]).double(), u.clone().requires_grad_()
+    log_density = path.log_start(at) + beta * path.slope(at)
+    tempered = Tempered(eager, beta)
+    torch.testing.assert_close(tempered.log_density, log_density)
+    torch.testing.assert_close(tempered.gradient, *torch.autograd.grad(log_density.sum(), at))
     both = path.log_start(u) + path.slope(u)
     z = u if name == "prior" else path.mean + path.scale * u  # type: ignore[attr-defined]
     torch.testing.assert_close(path.coordinates(z), u)
