@@ -1,24 +1,67 @@
-"""Every registered component as a test parameter: a new one is picked up by itself."""
+"""Components as test parameters: every one that is registered is picked up by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import pytest
+import torch
 import yaml
 from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.distributions import Normal
 
+from models.posteriors.auxiliary import aux_real_nvp
+from models.posteriors.chain import Chain
 from models.posteriors.protocol import posteriors
 from utils.registry import REQUIRED, Node, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
+M = TypeVar("M", bound=nn.Module)
+NO_TARGET: Callable[[Tensor], Tensor] = lambda z: z.sum(-1)  # noqa: E731
+# Three data for the fixture `linear_gaussian`, and what gives each of them the same Gaussian.
+X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]])
+X = X.double().view(3, 1, 1, 3)
+CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
 
 
 def make_node(registry: Registry[Any], data: dict[str, Any]) -> Node:
     """A validated component, as a configuration would give it."""
     return TypeAdapter(Annotated[Node, registry]).validate_python(data)
+
+
+def make_posterior(options: dict[str, Any], latent_dim: int = 2) -> Chain:
+    """A posterior in float64, as a configuration would give it."""
+    return make_node(posteriors, options).build(latent_dim=latent_dim, num_features=3).double()
+
+
+def perturbed(module: M, scale: float = 0.5) -> M:
+    """The module in float64, its weights off their start, so that no part of it is idle."""
+    module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return module
+
+
+def small_af() -> Chain:
+    """An auxiliary flow of few weights in float64, for two latents."""
+    return aux_real_nvp(2, hidden=(8,), partner_hidden=(8,), num_layers=1).double()
+
+
+def initial(posterior: Chain, num_data: int) -> Tensor:
+    """Contexts of fresh data in float64."""
+    return posterior.initial_context().double().repeat(num_data, 1)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def standard_log_prob(z: Tensor) -> Tensor:
+    return Normal(0.0, 1.0).log_prob(z).sum(-1)
 
 
 def _posterior_options() -> Iterator[Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from models.generative import LinearGaussian
 
@@ -24,3 +29,22 @@ def linear_gaussian() -> LinearGaussian:
         model.weight.copy_(torch.tensor([[1.0, 0.8], [0.3, 1.2], [0.5, 0.8]]))
         model.bias.copy_(torch.tensor([0.2, -0.1, 0.4]))
     return model
+
+
+@pytest.fixture
+def common_noise(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make each datum draw the same noise; the function returned begins the stream again."""
+    generator = np.random.default_rng()
+
+    def randn(*shape: int, **options: Any) -> Tensor:
+        one = (*shape[:-2], 1, shape[-1])  # the data axis is the last but one
+        noise = torch.from_numpy(generator.standard_normal(one)).expand(shape)
+        return noise.to(options.get("dtype"), copy=True)
+
+    def rewind() -> None:
+        nonlocal generator
+        generator = np.random.default_rng(7)
+        monkeypatch.setattr(torch, "randn", randn)
+        monkeypatch.setattr(torch, "randn_like", lambda values: randn(*values.shape))
+
+    return rewind

@@ -8,10 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators.annealed import AnnealedImportanceSampling, run_pilot
+from estimators.annealed import (
+    AnnealedImportanceSampling,
+    Chains,
+    Plan,
+    _resample,
+    move,
+    run_pilot,
+)
 from estimators.annealing import (
+    EAGER,
     PATHS,
     SCHEDULES,
+    GaussianPath,
     Path,
     Pilot,
     PriorPath,
@@ -27,12 +36,7 @@ from models.generative import DeepLatentGaussian, LinearGaussian
 from models.likelihoods import Bernoulli
 from models.networks.mlp import mlp_decoder
 from models.posteriors.gaussian import gaussian
-from models.posteriors.protocol import posteriors
-from tests.components import POSTERIORS, make_node
-
-X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
-X = X.view(3, 1, 1, 3)
-CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+from tests.components import CONTEXT, POSTERIORS, X, make_posterior
 
 
 def ais(**options) -> AnnealedImportanceSampling:
@@ -175,6 +179,33 @@ def test_the_upper_bound_is_unbiased_for_one_over_px(linear_gaussian: LinearGaus
     assert error < 0.05
 
 
+def test_bidirectional_chunks_keep_each_z_with_its_x(linear_gaussian: LinearGaussian):
+    """Chunk by chunk the draws are those of one chunk after the other, whole estimates of it."""
+    estimator = BidirectionalMonteCarlo(
+        False, num_chains=4, num_distributions=3, num_leapfrog=2, chunk_size=8
+    )
+    with torch.no_grad():
+        z, x = linear_gaussian.sample(6)
+    context = CONTEXT[:1].expand(6, 4)
+
+    def estimates(size: int) -> list[Tensor]:
+        torch.manual_seed(4)
+        pieces = []
+        for start in range(0, 6, size):
+            some = slice(start, start + size)
+            log_px, stats = estimator(
+                linear_gaussian, gaussian(2), x[some], context[some], z[some]
+            )
+            pieces.append(torch.stack([*log_px, *stats["upper"], *stats["width"]]))
+        return torch.cat(pieces, -1)
+
+    whole = estimates(6)
+    torch.testing.assert_close(whole, estimates(2))
+    _, lower_error, _, upper_error, _, width_error = whole
+    assert (upper_error != lower_error).all()
+    torch.testing.assert_close(width_error, torch.hypot(lower_error, upper_error))
+
+
 def test_bidirectional_needs_the_exact_draw(linear_gaussian: LinearGaussian):
     with pytest.raises(ValueError, match="simulated"):
         BidirectionalMonteCarlo(False)(linear_gaussian, gaussian(2), X, CONTEXT)
@@ -194,9 +225,58 @@ def test_standard_error_covers(linear_gaussian: LinearGaussian):
         assert abs(inside - 0.95) < 5 * math.sqrt(0.05 * 0.95 / repeats)
 
 
+def test_mean_error_and_effective_size_by_hand():
+    """Weights 1, 2, 3 of chains that are their own; then the last two born of one; then none."""
+    log_w = torch.tensor([1.0, 2.0, 3.0]).double().log()[:, None].repeat(1, 3)
+    log_w[:, 2] = -math.inf
+    ancestors = torch.tensor([[0, 0, 0], [1, 1, 1], [2, 1, 2]])
+    zeros = torch.zeros(3).double()
+    chains = Chains(log_w, torch.tensor([0.0, -1.0, 0.0]).double(), ancestors, zeros)
+    value, error = chains.log_mean
+    assert value.tolist() == pytest.approx([math.log(2), math.log(2) - 1, -math.inf])
+    # Normalised to a mean of 1 the weights are 0.5, 1 and 1.5; the sums of the second 0.5 and 2.5.
+    variances = [0.5 / 6, (0.25 + 2.25 + 1) / 6, math.inf]
+    assert error.square().tolist() == pytest.approx(variances)
+    assert chains.stats["ess"].value.tolist() == pytest.approx([36 / 14, 36 / 14, 0])
+
+
+def test_only_uneven_chains_are_resampled():
+    """Systematically, so that four chains of shares 1/2, 1/4, 1/4 and 0 have certain heirs."""
+    shares = torch.tensor([[1.0, 2.0, 0.0], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    before = shares.double().log()
+    chosen, log_w, log_z = _resample(before, torch.tensor([0.5, 0.5, 0.5]).double(), 0.7)
+    assert chosen.T.tolist() == [[0, 1, 2, 3], [0, 0, 1, 2], [1, 1, 1, 1]]
+    assert torch.equal(log_w, torch.zeros(4, 3).double())
+    assert log_z.tolist() == pytest.approx([0.5, 0.5 + math.log(1), 0.5 + math.log(1 / 4)])
+    chosen, log_w, log_z = _resample(before, log_z, 0.6)  # the second has ESS / C = 2/3
+    assert chosen.T.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 1, 1, 1]]
+    assert torch.equal(log_w[:, 1], before[:, 1])
+
+
+def test_jitter_moves_chains_whose_orbits_close(linear_gaussian: LinearGaussian):
+    """Six leapfrog steps of size 1 turn a standard normal's orbit by 6 · 60°."""
+    path = PriorPath(linear_gaussian, X)
+    with torch.no_grad():
+        start = evaluate(path, path.draw(50))
+        zeros, ones = torch.zeros(3).double(), torch.ones(3).double()
+        end, _ = move(path, start, zeros, ones, 6, EAGER)
+    far = (end.u - start.u).norm(dim=-1) > 0.1
+    assert far.double().mean() > 0.7
+
+
+def test_acceptance_is_the_mean_over_all_moves(linear_gaussian: LinearGaussian):
+    annealer = AnnealedImportanceSampling(False, num_chains=5, num_distributions=4, num_leapfrog=2)
+    path = PriorPath(linear_gaussian, X)
+    betas = torch.linspace(0, 1, 5).double()[:, None].expand(-1, 3)
+    with torch.no_grad():
+        plan = Plan(betas, torch.full_like(betas, 1e-6))  # steps too short to be rejected
+        chains = annealer.run(path, path.draw(5), plan)
+    torch.testing.assert_close(chains.acceptance, torch.ones(3).double(), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("options", POSTERIORS)
 def test_starts_from_every_posterior(linear_gaussian: LinearGaussian, options):
-    posterior = make_node(posteriors, options).build(latent_dim=2, num_features=3).double()
+    posterior = make_posterior(options)
     context = posterior.initial_context().double().repeat(3, 1)
     context = context + 0.1 * torch.randn_like(context)
     value, error = ais(path="posterior")(linear_gaussian, posterior, X, context).log_px
@@ -234,6 +314,13 @@ class Counted(LinearGaussian):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         self.rows.append(z[..., 0].numel())
         return super().log_likelihood(x, z)
+
+
+def test_chunks_bound_the_rows_of_the_decoder():
+    model = Counted()
+    x, context = X.float().repeat(3, 1, 1, 1)[:7], CONTEXT.float()[:1].expand(7, 4)
+    ais(num_distributions=2, chunk_size=2 * 300 + 1)(model, gaussian(2), x, context)
+    assert max(model.rows) == 2 * 300
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -298,14 +385,30 @@ def test_gradients_and_their_traced_form(name):
     for one, other in zip(eager, traced, strict=True):
         torch.testing.assert_close(one, other)
         assert not one.requires_grad
-    beta = torch.tensor([0.2, 0.7]).double()
-    torch.testing.assert_close(_gradient_traced(path, u, beta), Tempered(eager, beta).gradient)
+    beta, at = torch.tensor([0.3, 0.8]).double(), u.clone().requires_grad_()
+    log_density = path.log_start(at) + beta * path.slope(at)
+    tempered = Tempered(eager, beta)
+    torch.testing.assert_close(tempered.log_density, log_density)
+    torch.testing.assert_close(tempered.gradient, *torch.autograd.grad(log_density.sum(), at))
+    torch.testing.assert_close(_gradient_traced(path, u, beta), tempered.gradient)
     both = path.log_start(u) + path.slope(u)
     z = u if name == "prior" else path.mean + path.scale * u  # type: ignore[attr-defined]
     torch.testing.assert_close(path.coordinates(z), u)
     jacobian = 0.0 if name == "prior" else path.scale.log().sum(-1)  # type: ignore[attr-defined]
     torch.testing.assert_close(both, model.log_joint(x)(z) + jacobian)
     assert torch.autograd.gradcheck(path.slope, u.requires_grad_())
+
+
+def test_posterior_path_starts_with_its_moments(linear_gaussian: LinearGaussian):
+    """Those of 256 draws; a posterior without any width is given a little."""
+    context = torch.tensor([[0.5, -2.0, -3.0, 1.0], [1.0, 3.0, -2.0, -40.0]]).double()
+    mean, scale = context[:, :2], (0.5 * context[:, 2:]).exp()
+    path = PATHS["posterior"](linear_gaussian, gaussian(2), X[:2], context)
+    assert isinstance(path, GaussianPath)
+    wide = scale > 1e-4
+    assert ((path.mean - mean).abs() <= 4.5 * scale / 16).all()
+    assert ((path.scale / scale - 1).abs() < 4.5 / math.sqrt(2 * 256))[wide].all()
+    assert (path.scale[~wide] == 1e-4).all()
 
 
 @pytest.mark.slow

@@ -15,27 +15,14 @@ from models.losses.annealing import linear_warmup
 from models.losses.avo import SCHEDULES
 from models.posteriors.chain import Chain
 from models.posteriors.kernels import LEAST_NOISE, GatedGaussian, hvi
-from models.posteriors.protocol import posteriors
-from tests.components import POSTERIORS, make_node
+from tests.components import POSTERIORS, make_node, make_posterior, perturbed
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
 ALWAYS, NEVER = {"avo_probability": 1.0}, {"avo_probability": 0.0}
 
 
-def build(options: dict, latent_dim: int = 2) -> Chain:
-    return make_node(posteriors, options).build(latent_dim=latent_dim, num_features=3).double()
-
-
-def moved(posterior: Chain) -> Chain:
-    """The posterior with its weights off their start, so that no part of it is idle."""
-    with torch.no_grad():
-        for parameter in posterior.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return posterior
-
-
 def make_hvi(num_layers: int) -> Chain:
-    return moved(hvi(2, num_layers=num_layers, hidden=[6], shared_size=3).double())
+    return perturbed(hvi(2, num_layers=num_layers, hidden=[6], shared_size=3), scale=0.3)
 
 
 def make_context(posterior: Chain, num_data: int = 2) -> Tensor:
@@ -118,7 +105,7 @@ def test_one_layer_has_the_gradient_of_the_elbo(linear_gaussian: LinearGaussian)
     ids=lambda options: options["name"],
 )
 def test_a_layer_is_trained_by_its_own_loss_alone(linear_gaussian: LinearGaussian, options):
-    posterior = moved(build(options))
+    posterior = perturbed(make_posterior(options), scale=0.3)
     context = make_context(posterior)
     log_joint = linear_gaussian.log_joint(X)
     _, *stages = posterior.stages(context, log_joint, 4, detach=True)
@@ -151,8 +138,9 @@ def test_the_chain_without_stops_is_the_same_chain(linear_gaussian: LinearGaussi
 def test_base_and_decoder_learn_from_the_base_bound_alone(linear_gaussian, base_weight):
     posterior = make_hvi(3)
     context = make_context(posterior)
-    loss = AVO(base_weight=base_weight, **ALWAYS)
-    bound = seeded(4, lambda: loss(linear_gaussian, posterior, X, context))
+    warmup = linear_warmup(anneals="kl", epochs=10)
+    loss = AVO(base_weight=base_weight, warmup=warmup, **ALWAYS)
+    bound = seeded(4, lambda: loss(linear_gaussian, posterior, X, context, 0.3))
     bound.loss.sum().backward()
     for parameter in posterior.parameters():
         assert parameter.grad is not None
@@ -163,7 +151,8 @@ def test_base_and_decoder_learn_from_the_base_bound_alone(linear_gaussian, base_
         return
     base = Chain(posterior.base)
     own = context.detach()[:, :4].requires_grad_()
-    elbo = seeded(4, lambda: ELBO()(linear_gaussian, base, X, own), coins=1)
+    base_elbo = ELBO(warmup=warmup)
+    elbo = seeded(4, lambda: base_elbo(linear_gaussian, base, X, own, 0.3), coins=1)
     expected = torch.autograd.grad(
         base_weight * elbo.loss.sum(), (own, *linear_gaussian.parameters())
     )
@@ -175,7 +164,9 @@ def test_base_and_decoder_learn_from_the_base_bound_alone(linear_gaussian, base_
 
 def test_numbers_per_datum_of_a_flow_are_its_own_parameters(linear_gaussian: LinearGaussian):
     planar = {"name": "planar", "num_layers": 1}
-    posterior = build({"name": "chain", "base": {"name": "diagonal"}, "transitions": [planar] * 2})
+    posterior = make_posterior(
+        {"name": "chain", "base": {"name": "diagonal"}, "transitions": [planar] * 2}
+    )
     context = make_context(posterior)
     AVO(**ALWAYS)(linear_gaussian, posterior, X, context).loss.sum().backward()
     base = posterior.base.context_size
@@ -341,7 +332,7 @@ REFUSED = {"gaussian", "aux_real_nvp", "hvm"}
 
 @pytest.mark.parametrize("options", POSTERIORS)
 def test_it_trains_what_stays_in_z_and_refuses_the_rest(linear_gaussian, options):
-    posterior = build(options)
+    posterior = make_posterior(options)
     loss = AVO(num_samples=4, **ALWAYS)
     partner = any(node["name"] == "lift" for node in options.get("transitions", ()))
     if options["name"] in REFUSED or partner:
@@ -349,7 +340,7 @@ def test_it_trains_what_stays_in_z_and_refuses_the_rest(linear_gaussian, options
             loss.check(posterior)
         return
     loss.check(posterior)
-    posterior = moved(posterior)
+    perturbed(posterior, scale=0.3)
     context = make_context(posterior)
     bound = loss(linear_gaussian, posterior, X, context)
     bound.loss.sum().backward()
@@ -382,7 +373,7 @@ def test_alphas_must_fit():
 def test_reflections_need_a_base_that_is_not_isotropic(base):
     householder = {"name": "householder", "num_reflections": 1}
     options = {"name": "chain", "base": {"name": base}, "transitions": [householder] * 3}
-    posterior = build(options, latent_dim=4).float()
+    posterior = make_posterior(options, latent_dim=4).float()
     if base == "standard":
         with pytest.raises(ValueError, match=r"`transitions\[0\]` \(Householder\) leaves"):
             AVO().check(posterior)

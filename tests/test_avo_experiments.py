@@ -22,8 +22,8 @@ from models.energies import (
     log_normaliser,
     tabulate,
 )
-from models.posteriors.protocol import posteriors
-from tests.components import POSTERIORS, make_node
+from models.posteriors.gaussian import gaussian
+from tests.components import POSTERIORS, make_node, make_posterior
 from utils.config import load
 from utils.data import toy
 from utils.validation import validate
@@ -36,7 +36,7 @@ NO_DATA = torch.zeros(1, 0, 1, 1)
 def test_every_posterior_bounds_log_z(options):
     """Untrained, on a target close to where all of them start, so that weights have variances."""
     model = ToyEnergy((0, 1, 1), energy="correlated").double()
-    posterior = make_node(posteriors, options).build(latent_dim=2, num_features=1).double()
+    posterior = make_posterior(options)
     context = posterior.initial_context().double()[None]
     estimate = ImportanceSampling(num_samples=4000)(model, posterior, NO_DATA, context)
     elbo = estimate.stats["elbo"]
@@ -77,7 +77,7 @@ def test_annealing_from_the_prior_gives_log_z(energy):
         {"name": "ais", "num_chains": 200, "num_distributions": 30, "num_leapfrog": 5},
     ).build(compile_step=False)
     model = ToyEnergy((0, 1, 1), energy=energy).double()
-    posterior = make_node(posteriors, {"name": "gaussian"}).build(latent_dim=2, num_features=1)
+    posterior = gaussian(2)
     context = posterior.initial_context().double()[None]
     value, error = ais(model, posterior, NO_DATA, context).log_px
     # log of a mean: its bias is half the square of its error.
@@ -90,7 +90,7 @@ def test_a_bidirectional_estimate_holds_log_z():
         {"name": "bdmc", "num_chains": 50, "num_distributions": 50, "num_leapfrog": 5},
     ).build(compile_step=False)
     model = ToyEnergy((0, 1, 1), energy="d").double()
-    posterior = make_node(posteriors, {"name": "gaussian"}).build(latent_dim=2, num_features=1)
+    posterior = gaussian(2)
     z, x = model.sample(20)
     context = posterior.initial_context().double().expand(20, -1)
     estimate = bdmc(model, posterior, x, context, z)

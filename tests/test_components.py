@@ -14,8 +14,7 @@ from models.generative import LinearGaussian
 from models.losses import losses, warmups
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import gaussian
-from models.posteriors.protocol import posteriors
-from tests.components import POSTERIORS, make_node
+from tests.components import POSTERIORS, make_node, make_posterior
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
 NEEDED: dict[str, dict[str, Any]] = {  # for options without a default, or with a slow one
@@ -47,7 +46,7 @@ def test_every_component_says_in_one_line_what_it_is(registry):
 @of(losses)
 @pytest.mark.parametrize("options", POSTERIORS)
 def test_every_loss_takes_every_posterior(linear_gaussian: LinearGaussian, name, options):
-    posterior: Chain = make_node(posteriors, options).build(latent_dim=2, num_features=3).double()
+    posterior: Chain = make_posterior(options)
     context = posterior.initial_context().double().repeat(2, 1).requires_grad_()
     loss = build(losses, name)
     try:

@@ -162,6 +162,15 @@ def test_samples_are_of_f(name):
         assert ((drawn.mean(0) - mean).abs() < 5 * (variance / num).sqrt() + 1e-3).all()
 
 
+def test_samples_lie_between_the_places_of_the_grid():
+    """Uniformly in cells around them, so that means are those of f."""
+    num = 100_000
+    z = toy("e").sample(num).z
+    assert len(z.unique(dim=0)) == num
+    deviation = torch.tensor([math.sqrt(5), 0.8]).double()
+    assert (z.mean(0).abs() < 4.5 * deviation / num**0.5).all()
+
+
 def test_samples_of_d_have_its_weights():
     num = 20_000
     z = toy("d").sample(num).z

@@ -13,11 +13,7 @@ from estimators.importance import ImportanceSampling, pareto_k_hat
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import LinearGaussian
 from models.posteriors.gaussian import gaussian
-from tests.components import make_node
-
-X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]]).double()
-X = X.view(3, 1, 1, 3)
-CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+from tests.components import CONTEXT, X, make_node
 
 
 def test_importance_sampling_meets_the_exact_answer(linear_gaussian: LinearGaussian):
@@ -113,13 +109,13 @@ def test_k_hat_of_constant_or_few_weights_is_nan():
 
 
 class Fixed(Estimator):
-    """Gives what it was told."""
+    """Gives what it was told, with an error of a tenth unless it is ``exact``."""
 
-    def __init__(self, label: str, *values: float) -> None:
-        self.label, self.values = label, torch.tensor(values)
+    def __init__(self, label: str, *values: float, exact: bool = False) -> None:
+        self.label, self.values, self.exact = label, torch.tensor(values), exact
 
     def __call__(self, model, posterior, x, context, z=None) -> Estimate:
-        return Estimate(Quantity(self.values, self.values.abs() / 10))
+        return Estimate(Quantity(self.values, None if self.exact else self.values.abs() / 10))
 
 
 def test_the_maximum_is_taken_datum_by_datum(linear_gaussian: LinearGaussian):
@@ -131,6 +127,14 @@ def test_the_maximum_is_taken_datum_by_datum(linear_gaussian: LinearGaussian):
     assert error.tolist() == pytest.approx([0.1, 0.4, 0.3, 0.7])
     assert stats["winner"].value.tolist() == [0, 1, 0, 1]
     assert stats["b"].value.tolist() == [-2.0, -4.0, -math.inf, -7.0]
+
+
+def test_the_maximum_has_an_error_where_the_largest_has_one(linear_gaussian: LinearGaussian):
+    of = [Fixed("a", -1.0, -5.0), Fixed("b", -2.0, -4.0, exact=True)]
+    (value, error), _ = Best(of=of)(linear_gaussian, gaussian(2), X[:2], CONTEXT[:2])
+    assert value.dtype == torch.float64
+    assert error[0].item() == pytest.approx(0.1)
+    assert error[1].isnan()
 
 
 def test_the_maximum_is_built_of_a_configuration(linear_gaussian: LinearGaussian):

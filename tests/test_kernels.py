@@ -11,6 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from models.posteriors.auxiliary import Conditional
 from models.posteriors.kernels import LEAST_NOISE, GatedGaussian, GaussianKernel, hvi, hvm
 from models.posteriors.protocol import State
+from tests.components import perturbed
 
 LATENT, SHARED = 3, 2
 
@@ -19,18 +20,9 @@ def log_target(z: Tensor) -> Tensor:
     return -0.5 * z.square().sum(-1)
 
 
-def moved(module: torch.nn.Module) -> torch.nn.Module:
-    """The module in float64, its weights off their start, so that no part of it is idle."""
-    module = module.double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.4 * torch.randn_like(parameter))
-    return module
-
-
 def make_kernel() -> GaussianKernel:
     kernel = GaussianKernel(LATENT, hidden=[7], activation="tanh", shared_size=SHARED)
-    return moved(kernel)  # type: ignore[return-value]
+    return perturbed(kernel, scale=0.4)
 
 
 def brute_force(density: GatedGaussian, start: Tensor, end: Tensor, h: Tensor) -> Tensor:
@@ -79,6 +71,16 @@ def test_a_fresh_kernel_is_a_small_step_that_reverses_itself_on_the_prior():
     assert 0.1 < (move.state.z - z).std() < 0.6
 
 
+def test_a_random_start_has_the_weights_of_a_linear_layer():
+    """Uniform on ±1/√40, the last layer's too; no gate and no noise of its own."""
+    posterior = hvi(LATENT, num_layers=2, start="random")
+    for kernel in posterior.transitions:
+        for density in (kernel.forwards, kernel.reverse):
+            numbers = torch.cat([p.detach().flatten() for p in density.net.last.parameters()])
+            assert 0.15 < numbers.abs().max() <= 40**-0.5
+            assert 0.07 < numbers.std() < 0.11  # 1/√120
+
+
 def test_noise_has_a_least_size():
     kernel = GaussianKernel(LATENT)
     with torch.no_grad():
@@ -122,7 +124,8 @@ def test_stacked_copies_draw_noise_of_their_own():
 
 
 def test_hvi_adds_up_base_and_kernels():
-    posterior = moved(hvi(LATENT, num_layers=3, hidden=[7], activation="tanh", shared_size=SHARED))
+    posterior = hvi(LATENT, num_layers=3, hidden=[7], activation="tanh", shared_size=SHARED)
+    perturbed(posterior, scale=0.4)
     context = 0.5 * torch.randn(2, 2 * LATENT + SHARED).double()
     stages = list(posterior.stages(context, log_target, 4))
     h = context[:, 2 * LATENT :]
@@ -137,9 +140,10 @@ def test_hvi_adds_up_base_and_kernels():
 
 @pytest.mark.parametrize("partner", [1, 3, 4])
 def test_hvm_is_its_three_densities(partner):
-    posterior = moved(
-        hvm(LATENT, partner_size=partner, hidden=[7], activation="tanh", shared_size=SHARED)
+    posterior = hvm(
+        LATENT, partner_size=partner, hidden=[7], activation="tanh", shared_size=SHARED
     )
+    perturbed(posterior, scale=0.4)
     context = 0.5 * torch.randn(2, 2 * partner + SHARED).double()
     first, lifted, _, last = posterior.stages(context, log_target, 4)
     v, z = first.state.z, last.state.z

@@ -59,7 +59,8 @@ def test_elbo_gradient_is_unbiased(linear_gaussian: LinearGaussian, gradient):
     assert ((draws.mean(0) - exact).abs() < 4.5 * error).all()
 
 
-def test_stl_gradient_vanishes_at_the_posterior(linear_gaussian: LinearGaussian):
+@pytest.mark.parametrize("loss", [ELBO, IWAE])
+def test_stl_gradient_vanishes_at_the_posterior(linear_gaussian: LinearGaussian, loss):
     mean, covariance = linear_gaussian.exact_posterior(X)
     lower = torch.linalg.cholesky(covariance)
     context = torch.cat(
@@ -67,7 +68,7 @@ def test_stl_gradient_vanishes_at_the_posterior(linear_gaussian: LinearGaussian)
     ).detach().requires_grad_()  # fmt: skip
     posterior = gaussian(2, covariance="full")
     for gradient, vanishes in (("stl", True), ("plain", False)):
-        bound = ELBO(gradient=gradient)(linear_gaussian, posterior, X, context)
+        bound = loss(num_samples=3, gradient=gradient)(linear_gaussian, posterior, X, context)
         (got,) = torch.autograd.grad(bound.loss.sum(), context)
         assert (got.abs().max() < 1e-12) == vanishes
     torch.testing.assert_close(bound.value, linear_gaussian.log_px(X))
@@ -168,6 +169,26 @@ def test_warmup_scales_what_it_names(linear_gaussian: LinearGaussian, anneals):
     torch.testing.assert_close(bounds[1.0].loss, kl - log_likelihood)
     torch.testing.assert_close(bounds[0.5].loss, (bounds[0.0].loss + bounds[1.0].loss) / 2)
     torch.testing.assert_close(bounds[0.5].value, bounds[1.0].value)  # never annealed
+
+
+def test_annealed_iwae_is_the_bound_of_annealed_weights(linear_gaussian: LinearGaussian):
+    """Gradients by backpropagation through its logsumexp; the value is never annealed."""
+    loss = IWAE(num_samples=5, warmup=linear_warmup(anneals="kl", epochs=10))
+    context, posterior = CONTEXT.clone().requires_grad_(), gaussian(2)
+    inputs = [context, *linear_gaussian.parameters()]
+    torch.manual_seed(9)
+    bound = loss(linear_gaussian, posterior, X, context, 0.3)
+    torch.manual_seed(9)
+    draw = posterior(context, linear_gaussian.log_joint(X), 5)
+    log_likelihood = linear_gaussian.log_likelihood(X, draw.state.z)
+    log_ratio = linear_gaussian.log_prior(draw.state.z) - draw.log_q
+    annealed = (log_likelihood + 0.3 * log_ratio).logsumexp(0)
+    torch.testing.assert_close(
+        torch.autograd.grad(bound.loss.sum(), inputs),
+        torch.autograd.grad(-annealed.sum(), inputs, retain_graph=True),
+    )
+    expected = (log_likelihood + log_ratio).logsumexp(0).detach() - math.log(5)
+    torch.testing.assert_close(bound.value, expected)
 
 
 def test_warmup_schedules():

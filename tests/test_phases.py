@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import main as program
 from models import local
+from models.losses import IWAE
 from utils import checkpoint
 from utils.results.folder import RunFolder
 
@@ -84,11 +87,54 @@ def test_all_phases_in_one_run(runs):
     assert list(dict.fromkeys(phases)) == ["train", "local_optimisation", "estimate"]
 
 
-def test_further_families_start_with_weights_of_their_own(runs):
+@pytest.fixture
+def searches(monkeypatch) -> list[dict[str, Any]]:
+    """What each search of local optimisation was given."""
+    given: list[dict[str, Any]] = []
+    original = local.LocalOptimisation.__init__
+
+    def noted(self, *values, **options):
+        arguments = inspect.signature(original).bind(self, *values, **options)
+        given.append(arguments.arguments)
+        original(*arguments.args, **arguments.kwargs)
+
+    monkeypatch.setattr(local.LocalOptimisation, "__init__", noted)
+    return given
+
+
+def test_further_families_start_with_weights_of_their_own(runs, searches):
     families = "local_optimisation.families={A: {name: gaussian}, F: {name: planar}}"
     folder = ran(runs, EVERYTHING, families)
     labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
     assert {label[0] for label in labels} == {"A", "F"}
+    own = [given for given in searches if not given["posterior"].transitions]
+    others = [given for given in searches if given["posterior"].transitions]
+    assert len(own) == len(others) == 2  # batches of four and of two data
+    for given in own:  # from the encoder, which sees x
+        assert len(given["context"].unique(dim=0)) == len(given["x"])
+    for given in others:
+        initial = given["posterior"].initial_context().expand_as(given["context"])
+        assert torch.equal(given["context"], initial)
+    assert {(given["scope"], given["loss"].num_samples) for given in searches} == {
+        ("posterior", 4)
+    }
+
+
+def test_local_optimisation_does_as_it_is_told(runs, searches):
+    ran(
+        runs,
+        EVERYTHING,
+        "local_optimisation.scope=context",
+        "local_optimisation.loss={name: iwae, num_samples: 3}",
+        "local_optimisation.setting.start=initial",
+    )
+    for given in searches:
+        assert (given["scope"], type(given["loss"]), given["loss"].num_samples) == (
+            "context",
+            IWAE,
+            3,
+        )
+        assert (given["context"] == given["posterior"].initial_context()).all()
 
 
 def test_local_optimisation_of_a_finished_run_by_its_id(runs):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ import pytest
 from PIL import Image
 
 import plot_from_db
+from tests.tables import rows_of, spread
 from utils.reporting.curves import curve_figure
-from utils.reporting.labels import distinguish
-from utils.reporting.listing import shown_status
 from utils.reporting.queries import load_metrics, load_runs
-from utils.reporting.statistics import seed_mean
-from utils.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
 from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.records import Estimate, Metric, RunRecord
@@ -101,18 +97,6 @@ def plot(root: Path, command: str, *arguments: str) -> int:
     return plot_from_db.main([command, *arguments, "--results", str(root)])
 
 
-def rows_of(markdown: str) -> list[dict[str, str]]:
-    """A pipe table as dictionaries."""
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
-
-
-def mean_and_error(values: tuple[float, ...]) -> str:
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.mean(values):.2f} ± {error:.2f}"
-
-
 # --- table --------------------------------------------------------------------------------------
 
 
@@ -135,7 +119,7 @@ def test_table_is_mean_and_standard_error_over_seeds(
         "log p(x) (importance-5000)": "-87.92 ± 0.36",
     }
     assert planar_20["settings"] == "num_layers=20"
-    assert planar_20["log p(x) (importance-5000)"] == mean_and_error(PLANAR_20)
+    assert planar_20["log p(x) (importance-5000)"] == spread(PLANAR_20)
     assert gaussian["log p(x) (importance-5000)"] == "-89.00"  # one run: no ±
     assert (gaussian["settings"], gaussian["runs"]) == ("", "1")
     assert "nats, higher is better" in shown.out
@@ -214,7 +198,7 @@ def test_only_finished_runs_unless_all_are_wanted(
     assert (row["runs"], row["ELBO (e)"]) == ("1", "-82.00")
     assert plot(tmp_path, "table", "--all") == 0
     shown = capsys.readouterr().out
-    assert rows_of(shown)[0]["ELBO (e)"] == mean_and_error((-80.0, -82.0))
+    assert rows_of(shown)[0]["ELBO (e)"] == spread((-80.0, -82.0))
     assert "not finished (1 diverged)" in shown
 
 
@@ -252,65 +236,6 @@ def test_table_goes_to_a_file(root: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "none" in capsys.readouterr().err
 
 
-def test_markdown_keeps_pipes_out_of_the_way() -> None:
-    table = Table([Heading("a|b")], [[Text("c|d")], [Number(None, None, 0)]])
-    assert to_markdown(table) == "| a\\|b |\n| --- |\n| c\\|d |\n| - |\n"
-
-
-def test_latex_escapes() -> None:
-    assert escape_latex(r"\a{b}_~^#$<") == (
-        r"\textbackslash{}a\{b\}\_\textasciitilde{}\textasciicircum{}\#\$\textless{}"
-    )
-
-
-def test_seed_mean() -> None:
-    values = [1.5, 2.0, 4.0, -3.25]
-    mean = seed_mean(values)
-    assert mean.mean == pytest.approx(statistics.mean(values), rel=1e-15)
-    assert mean.standard_error == pytest.approx(statistics.stdev(values) / 2, rel=1e-15)
-    assert seed_mean([2.0]) == (2.0, None, 1)
-    assert seed_mean([-math.inf, 1.0]).mean == -math.inf
-
-
-# --- labels -------------------------------------------------------------------------------------
-
-
-def test_configurations_alike_in_their_group_are_told_apart_by_what_differs() -> None:
-    configs = {
-        "a": {"model": {"latent_dim": 2}, "training": {"lr": 1e-3}, "seed": 0},
-        "b": {"model": {"latent_dim": 32}, "training": {"lr": 1e-3}, "seed": 1},
-        "c": {"model": {"latent_dim": 64}, "training": {"lr": 1e-4}, "seed": 1},
-    }
-    assert distinguish(configs, {"a": 1, "b": 1, "c": 2}) == {
-        "a": "latent_dim=2",
-        "b": "latent_dim=32",
-        "c": "",
-    }
-
-
-def test_labels_are_as_long_as_they_must_be() -> None:
-    configs: dict[str, dict[str, Any]] = {
-        "a": {"encoder": {"hidden": [1, 2]}, "decoder": {"hidden": 3}, "data": {"name": "x"}},
-        "b": {"encoder": {"hidden": [1, 3]}, "decoder": {"hidden": 4}, "data": {"name": "y"}},
-    }
-    labels = distinguish(configs, {"a": 0, "b": 0})
-    assert labels["a"] == "encoder.hidden=[1, 2], decoder.hidden=3, data=x"
-
-
-def test_settings_of_nested_components_and_of_one_side_only() -> None:
-    configs = {
-        "a": {"posterior": {"steps": [{"name": "planar", "k": 1}], "beta": None}},
-        "b": {"posterior": {"steps": [{"name": "planar", "k": 2}], "clip": True}},
-    }
-    labels = distinguish(configs, {"a": 0, "b": 0})
-    assert labels == {"a": "k=1, beta=null", "b": "k=2, clip=true"}
-
-
-def test_configurations_that_differ_in_nothing_known_go_by_their_hash() -> None:
-    configs = {"a": {"seed": 0}, "b": {"seed": 1}}
-    assert distinguish(configs, {"a": 0, "b": 0}) == {"a": "[a]", "b": "[b]"}
-
-
 # --- runs, metrics, curves ----------------------------------------------------------------------
 
 
@@ -331,16 +256,6 @@ def test_runs_are_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None
     ]
     assert words["ddd-s0"][6] == "lost"
     assert words["eee-s0"][-1] == "1:02:05"
-
-
-def test_a_run_is_lost_after_five_silent_minutes() -> None:
-    now = datetime(2024, 5, 1, 12, tzinfo=UTC)
-    late = (now - timedelta(minutes=5, seconds=1)).isoformat()
-    recent = (now - timedelta(minutes=5)).isoformat()
-    assert shown_status("running", late, now) == "lost"
-    assert shown_status("running", recent, now) == "running"
-    assert shown_status("running", "", now) == "lost"
-    assert shown_status("finished", late, now) == "finished"
 
 
 def test_metrics_are_exported_exactly(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

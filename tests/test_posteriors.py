@@ -15,7 +15,7 @@ from models.losses import ELBO, IWAE
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, FullGaussian, gaussian
 from models.posteriors.protocol import posteriors
-from tests.components import POSTERIORS, make_node
+from tests.components import POSTERIORS, make_node, perturbed
 
 LATENT, FEATURES = 4, 6
 every_posterior = pytest.mark.parametrize("options", POSTERIORS)
@@ -57,11 +57,8 @@ def test_shapes_and_dtype(options):
 
 @every_posterior
 def test_every_parameter_and_context_number_gets_a_gradient(options):
-    posterior = build(options)
-    # Zero-initialised last layers hide the layers below them: move away from there first.
-    with torch.no_grad():
-        for parameter in posterior.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    # Zero-initialised last layers hide the layers below them.
+    posterior = perturbed(build(options), scale=0.1)
     context = contexts(posterior, 3).requires_grad_()
     draw = posterior(context, log_joint, 20)
     (log_joint(draw.state.z) - draw.log_q).mean().backward()

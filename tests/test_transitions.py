@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from models.posteriors.protocol import Move, State, Transition, transitions
-from tests.components import make_node
+from tests.components import make_node, perturbed
 
 SHARED, PARTNER = 2, 3
 NET = {"shared_size": SHARED, "hidden": [7], "activation": "tanh"}
@@ -88,11 +88,7 @@ every_bijection = every([case for case in CASES if case.bijective])
 def build(case: Case, latent_dim: int) -> Transition:
     """The transition with its weights moved off their zeros, so that no part of it is idle."""
     node = make_node(transitions, {"name": case.name, **case.options})
-    transition = node.build(latent_dim=latent_dim).double()
-    with torch.no_grad():
-        for parameter in transition.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return transition
+    return perturbed(node.build(latent_dim=latent_dim), scale=0.3)
 
 
 def make_context(transition: Transition, num_data: int, spread: float = 0.7) -> Tensor:

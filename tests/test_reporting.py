@@ -1,0 +1,81 @@
+"""What tables, labels and listings are made of."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from utils.reporting.labels import distinguish
+from utils.reporting.listing import shown_status
+from utils.reporting.statistics import seed_mean
+from utils.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
+
+
+def test_markdown_keeps_pipes_out_of_the_way() -> None:
+    table = Table([Heading("a|b")], [[Text("c|d")], [Number(None, None, 0)]])
+    assert to_markdown(table) == "| a\\|b |\n| --- |\n| c\\|d |\n| - |\n"
+
+
+def test_latex_escapes() -> None:
+    assert escape_latex(r"\a{b}_~^#$<") == (
+        r"\textbackslash{}a\{b\}\_\textasciitilde{}\textasciicircum{}\#\$\textless{}"
+    )
+
+
+def test_seed_mean() -> None:
+    values = [1.5, 2.0, 4.0, -3.25]
+    mean = seed_mean(values)
+    assert mean.mean == pytest.approx(statistics.mean(values), rel=1e-15)
+    assert mean.standard_error == pytest.approx(statistics.stdev(values) / 2, rel=1e-15)
+    assert seed_mean([2.0]) == (2.0, None, 1)
+    assert seed_mean([-math.inf, 1.0]).mean == -math.inf
+
+
+def test_configurations_alike_in_their_group_are_told_apart_by_what_differs() -> None:
+    configs = {
+        "a": {"model": {"latent_dim": 2}, "training": {"lr": 1e-3}, "seed": 0},
+        "b": {"model": {"latent_dim": 32}, "training": {"lr": 1e-3}, "seed": 1},
+        "c": {"model": {"latent_dim": 64}, "training": {"lr": 1e-4}, "seed": 1},
+    }
+    assert distinguish(configs, {"a": 1, "b": 1, "c": 2}) == {
+        "a": "latent_dim=2",
+        "b": "latent_dim=32",
+        "c": "",
+    }
+
+
+def test_labels_are_as_long_as_they_must_be() -> None:
+    configs: dict[str, dict[str, Any]] = {
+        "a": {"encoder": {"hidden": [1, 2]}, "decoder": {"hidden": 3}, "data": {"name": "x"}},
+        "b": {"encoder": {"hidden": [1, 3]}, "decoder": {"hidden": 4}, "data": {"name": "y"}},
+    }
+    labels = distinguish(configs, {"a": 0, "b": 0})
+    assert labels["a"] == "encoder.hidden=[1, 2], decoder.hidden=3, data=x"
+
+
+def test_settings_of_nested_components_and_of_one_side_only() -> None:
+    configs = {
+        "a": {"posterior": {"steps": [{"name": "planar", "k": 1}], "beta": None}},
+        "b": {"posterior": {"steps": [{"name": "planar", "k": 2}], "clip": True}},
+    }
+    labels = distinguish(configs, {"a": 0, "b": 0})
+    assert labels == {"a": "k=1, beta=null", "b": "k=2, clip=true"}
+
+
+def test_configurations_that_differ_in_nothing_known_go_by_their_hash() -> None:
+    configs = {"a": {"seed": 0}, "b": {"seed": 1}}
+    assert distinguish(configs, {"a": 0, "b": 0}) == {"a": "[a]", "b": "[b]"}
+
+
+def test_a_run_is_lost_after_five_silent_minutes() -> None:
+    now = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    late = (now - timedelta(minutes=5, seconds=1)).isoformat()
+    recent = (now - timedelta(minutes=5)).isoformat()
+    assert shown_status("running", late, now) == "lost"
+    assert shown_status("running", recent, now) == "running"
+    assert shown_status("running", "", now) == "lost"
+    assert shown_status("finished", late, now) == "finished"
