@@ -5,10 +5,13 @@ The heavy imports wait until they are needed, so that --help answers at once.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
 from utils import cli
+
+TRY_AGAIN = 75
 
 DESCRIPTION = """\
 examples:
@@ -72,4 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # until a run begins, nothing is to be saved
+        signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
     sys.exit(main())

@@ -49,7 +49,7 @@ def run(options: Namespace, command: Sequence[str]) -> int:
     console = Console(verbosity=options.verbose - options.quiet)
     try:
         return _action(options)(options, console)
-    except Exception as error:
+    except (Exception, InterruptedRunError) as error:
         if options.debug:
             traceback.print_exc()
         return _explain(error, console, command)
@@ -58,7 +58,7 @@ def run(options: Namespace, command: Sequence[str]) -> int:
         return ExitCode.CTRL_C
 
 
-def _explain(error: Exception, console: Console, command: Sequence[str]) -> int:
+def _explain(error: BaseException, console: Console, command: Sequence[str]) -> int:
     again = shlex.join(command)
     match error:
         case ConfigError():
@@ -74,7 +74,7 @@ def _explain(error: Exception, console: Console, command: Sequence[str]) -> int:
             console.error(f"data error: {error}")
             return ExitCode.DATA
         case DivergedError():
-            console.error(f"diverged: {error}; the last good checkpoint is kept")
+            console.error(f"diverged: {error}; the checkpoints before it are kept")
             return ExitCode.DIVERGED
         case BusyError():
             console.error(str(error))

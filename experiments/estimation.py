@@ -21,7 +21,10 @@ SIMULATED = "simulated"
 
 
 def estimate(session: Session, interruption: Interruption, epoch: int) -> None:
-    """Run every estimator on every split; batches that an earlier try completed are kept."""
+    """Run every estimator on every split; batches that an earlier try completed are kept.
+
+    Raises InterruptedRunError at once: the batch at hand is drawn again.
+    """
     options, built = session.config.evaluation, session.built
     done = [row for row in session.folder.estimates.read() if row.phase == PHASE]
     for split, estimator, x, z in _work(session):
@@ -39,11 +42,14 @@ def estimate(session: Session, interruption: Interruption, epoch: int) -> None:
                 batch_size=options.batch_size,
                 start=start,
             )
-            for batch in batches:
+            while True:
+                with interruption.at_once():
+                    batch = next(batches, None)
+                if batch is None:
+                    break
                 session.recorder.add_estimates(batch)
                 rows += batch
                 advance(1 + batch[-1].datum)
-                interruption.raise_if_any()
         session.recorder.add_metrics(PHASE, epoch, split, means(rows))
 
 

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class InterruptedRunError(Exception):
-    """A signal stopped the run; its checkpoint is written."""
+class InterruptedRunError(BaseException):
+    """A signal stopped the run; its checkpoint is written.
+
+    No Exception, so that nobody who handles failures takes it for one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -21,12 +24,25 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._at_once = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; the loop that asks will stop at its next step."""
+        """Note the signal; the loop that asks will stop at its next step (or see ``at_once``)."""
         if number == signal.SIGINT and self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_number = number
+        if self._at_once:
+            raise InterruptedRunError(number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal raises InterruptedRunError anywhere in the block: for work done again whole."""
+        self.raise_if_any()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def raise_if_any(self) -> None:
         """Raise InterruptedRunError when a signal has arrived."""
