@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from estimators.protocol import estimators
 from experiments.build import Built, build, load_data
 from experiments.schema import DEFAULTS, Initialise, RunConfig
-from experiments.weights import load_into
+from experiments.weights import load_into, settle
 from utils.config import load
 from utils.registry import Node
 from utils.reporting.curves import save_figure
@@ -103,7 +103,7 @@ def main() -> None:
     config = validate(RunConfig, layer)
     data = load_data(config)
     built = build(config, data.x_shape)
-    load_into(built.vae, Initialise(options.run), results, torch.device("cpu"))
+    load_into(built.vae, settle(Initialise(options.run), results), results, torch.device("cpu"))
     x = data.splits["test"][: options.num_data]
     points: dict[str, list[Point]] = {}
     print(f"{options.run}: {config.data.name}, {config.posterior.name}; {len(x)} test images")

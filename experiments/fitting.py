@@ -66,6 +66,8 @@ def training_epochs(
     """Train, evaluate, record and, now and then, checkpoint; yields after each epoch."""
     saver, kept = _Saver(session, trainer), session.config.runtime.keep_epochs or ()
     title, total = "epoch", session.config.training.epochs
+    if late := [str(epoch) for epoch in kept if epoch > total]:
+        session.console.warn(f"runtime.keep_epochs: training ends before {', '.join(late)}")
     with session.console.progress(title, total, trainer.epoch) as advance:
         shown = _Display(trainer, advance, interruption)
         while not trainer.finished:

@@ -79,8 +79,7 @@ def identify(config: RunConfig, results: Path) -> Identified:
     if not config.phases or sorted(set(config.phases), key=order.index) != config.phases:
         raise BuildError(f"`phases` must be some of {', '.join(order)}, once, in this order")
     if config.initialise is not None:
-        found = weights.find_run(config.initialise, results)
-        config = replace(config, initialise=replace(config.initialise, run=found, experiment=None))
+        config = replace(config, initialise=weights.settle(config.initialise, results))
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
     science = {name: plain[name] for name in plain if name in sections}
@@ -128,7 +127,9 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
             record = replace(record, experiment=before.experiment)
             _enrol(folder, before, config.experiment)
         elif "train" in config.phases and place.resume == "auto":
-            source = weights.adopt_training(folder, record, _places(config), place.results)
+            source = weights.adopt_training(
+                folder, record, _places(config), place.results, console.warn
+            )
             if source is not None:
                 console.info(f"{source} has trained the same: its weights are taken")
                 links.append(Link(source, "trained"))
@@ -152,6 +153,8 @@ def _prepare(
         epoch = weights.load_into(built.vae, config.initialise, place.results, device)
     elif "train" not in config.phases and built.num_parameters > 0:
         console.warn("nothing is trained and nothing loaded: the model is measured as drawn")
+    elif config.training.fixed:
+        console.warn("`training.fixed` without `initialise`: those parts stay as they are drawn")
     weights.fix(built.vae, config.training.fixed or ())
     if "train" in config.phases and built.num_parameters == 0:
         raise BuildError("`training.fixed`: nothing is left to train")
@@ -281,8 +284,8 @@ def _work(session: Session, seconds_before: float) -> RunRecord:
     try:
         with catching() as interruption:
             phases.go_through(session, interruption)
-    except InterruptedRunError as error:
-        close("interrupted", str(error))
+    except (InterruptedRunError, KeyboardInterrupt) as error:
+        close("interrupted", str(error) or "SIGINT")
         raise
     except DivergedError as error:
         close("diverged", str(error))

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from annotated_types import MinLen
+
 from estimators.protocol import estimators
 from experiments.optimisers import optimisers, schedules
 from models.generative import models
@@ -42,13 +44,15 @@ class Initialise:
 
     ``run`` is its id, or ``last`` or ``best`` of ``experiment`` (the run that ended last, or the
     one with the highest estimate of log p(x)). ``weights`` are its last, its best on validation,
-    or those of an epoch that ``runtime.keep_epochs`` kept.
+    or those of an epoch that ``runtime.keep_epochs`` kept; null: those that it was evaluated with.
     """
 
     run: str
     experiment: str | None = None
-    parts: list[Part] = field(default_factory=lambda: ["model", "encoder", "posterior"])
-    weights: Literal["last", "best"] | PositiveInt = "last"
+    parts: Annotated[list[Part], MinLen(1)] = field(
+        default_factory=lambda: ["model", "encoder", "posterior"]
+    )
+    weights: Literal["last", "best"] | PositiveInt | None = None
 
 
 @dataclass(frozen=True)

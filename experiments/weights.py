@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from experiments.build import BuildError
 from experiments.schema import TRAINED, Initialise, Part
 from models.vae import VAE
 from utils import checkpoint
+from utils.checkpoint import CheckpointError
 from utils.resolved import identity
 from utils.results.folder import RunFolder, run_folders
-from utils.results.records import RunRecord
+from utils.results.records import MEMBERSHIP, Link, RunRecord
 
 CHECKPOINT = "last.pt"
 MODULES: Mapping[Part, Sequence[str]] = {
@@ -31,6 +34,16 @@ MODULES: Mapping[Part, Sequence[str]] = {
 def epoch_path(folder: RunFolder, epoch: int) -> Path:
     """Where the weights of an epoch are kept for good."""
     return folder.path / "epochs" / f"{epoch:06d}.pt"
+
+
+def settle(initialise: Initialise, results: Path) -> Initialise:
+    """The same with a run's id and which of its weights. Raises BuildError where there is none."""
+    run, weights = find_run(initialise, results), initialise.weights
+    if weights is None:
+        record = RunFolder(results / "runs" / run).read_status()
+        assert record is not None
+        weights = record.config["evaluation"]["weights"]
+    return replace(initialise, run=run, experiment=None, weights=weights)
 
 
 def find_run(initialise: Initialise, results: Path) -> str:
@@ -46,7 +59,7 @@ def find_run(initialise: Initialise, results: Path) -> str:
     found = [
         (folder, record)
         for folder, record in _finished(results)
-        if record.experiment == initialise.experiment and (folder.path / CHECKPOINT).exists()
+        if _is_of(initialise.experiment, folder, record) and (folder.path / CHECKPOINT).exists()
     ]
     if not found:
         raise BuildError(
@@ -60,9 +73,17 @@ def find_run(initialise: Initialise, results: Path) -> str:
 
 def _finished(results: Path) -> Iterator[tuple[RunFolder, RunRecord]]:
     for folder in run_folders(results):
-        record = folder.read_status()
+        try:
+            record = folder.read_status()
+        except ValueError as error:
+            warnings.warn(f"left out: {error}", RuntimeWarning, stacklevel=2)
+            continue
         if record is not None and record.status == "finished":
             yield folder, record
+
+
+def _is_of(experiment: str, folder: RunFolder, record: RunRecord) -> bool:
+    return record.experiment == experiment or Link(experiment, MEMBERSHIP) in folder.links.read()
 
 
 def _ended(folder: RunFolder, record: RunRecord) -> tuple[str, int]:
@@ -86,7 +107,8 @@ def _mean_log_px(folder: RunFolder) -> float:
 def load_into(vae: VAE, initialise: Initialise, results: Path, device: torch.device) -> int:
     """Copy the wanted parts of another run's weights into ``vae``; returns their epoch.
 
-    Raises BuildError when they do not fit or are not there, CheckpointError when damaged.
+    ``initialise`` is out of ``settle``. Raises BuildError when they do not fit or are not there,
+    CheckpointError when damaged.
     """
     folder = RunFolder(results / "runs" / initialise.run)
     epoch, weights = _weights(folder, initialise, device)
@@ -139,11 +161,16 @@ def training_key(config: Mapping[str, Any], places: Collection[str]) -> str:
 
 
 def adopt_training(
-    folder: RunFolder, record: RunRecord, places: Collection[str], results: Path
+    folder: RunFolder,
+    record: RunRecord,
+    places: Collection[str],
+    results: Path,
+    warn: Callable[[str], None],
 ) -> str | None:
     """Copy the training of a finished run that trained the same; returns that run's id.
 
-    So changing what is measured after training never trains again.
+    So changing what is measured after training never trains again. A damaged one is left, told to
+    ``warn``.
     """
     key = training_key(record.config, places)
     for other, found in _finished(results):
@@ -151,13 +178,22 @@ def adopt_training(
         trained = (other.path / CHECKPOINT).exists()
         if same and trained and training_key(found.config, places) == key:
             kept = record.config["runtime"]["keep_epochs"] or []
-            if all(epoch_path(other, epoch).exists() for epoch in kept):
+            if not all(epoch_path(other, epoch).exists() for epoch in kept):
+                continue
+            try:
                 _copy_training(other, folder, kept)
-                return found.id
+            except (CheckpointError, OSError, ValueError) as error:
+                warn(f"{found.id} has trained the same but is damaged: {error}")
+                continue
+            return found.id
     return None
 
 
 def _copy_training(source: RunFolder, target: RunFolder, kept: Sequence[int]) -> None:
+    """Raises CheckpointError, OSError or ValueError where the source is damaged."""
+    state = checkpoint.load(source.path / CHECKPOINT, "cpu")
+    if source.metrics.size() < state["metrics_bytes"]:
+        raise ValueError(f"{source.metrics.path}: rows are lost")
     shutil.copyfile(source.metrics.path, target.metrics.path)
     for epoch in kept:
         epoch_path(target, epoch).parent.mkdir(exist_ok=True)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from experiments.build import BuildError
 from experiments.schema import Initialise, Part
-from experiments.weights import adopt_training, epoch_path, find_run, load_into
+from experiments.weights import adopt_training, epoch_path, find_run, load_into, settle
 from models.generative import LinearGaussian
 from models.networks.constant import Constant
 from models.posteriors.kernels import hvi
 from models.vae import VAE
 from utils import checkpoint
 from utils.results.folder import RunFolder
-from utils.results.records import Estimate, Metric, RunRecord
+from utils.results.records import MEMBERSHIP, Estimate, Link, Metric, RunRecord
 
 CPU = torch.device("cpu")
 
@@ -67,6 +67,30 @@ def test_only_finished_runs_with_weights_are_taken(tmp_path):
         find_run(Initialise("stopped-s0"), tmp_path)
 
 
+def test_a_run_whose_status_cannot_be_read_is_left_out(tmp_path):
+    make_run(tmp_path, "good")
+    broken = make_run(tmp_path, "broken")
+    broken.status_path.write_text("")
+    with pytest.warns(RuntimeWarning, match="left out: .*broken-s0"):
+        assert find_run(Initialise("last", "mine"), tmp_path) == "good-s0"
+
+
+def test_a_run_is_of_every_experiment_that_asked_for_it(tmp_path):
+    make_run(tmp_path, "a").links.append([Link("other", MEMBERSHIP)])
+    assert find_run(Initialise("last", "other"), tmp_path) == "a-s0"
+    with pytest.raises(BuildError, match="'third'"):
+        find_run(Initialise("last", "third"), tmp_path)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(None, "best"), ("last", "last"), (7, 7)])
+def test_weights_are_those_that_the_run_was_evaluated_with_unless_asked_for(
+    tmp_path, asked, taken
+):
+    make_run(tmp_path, "a", config={"evaluation": {"weights": "best"}})
+    settled = settle(Initialise("last", "mine", weights=asked), tmp_path)
+    assert settled == Initialise("a-s0", weights=taken)
+
+
 def make_vae() -> VAE:
     return VAE(LinearGaussian((1, 1, 3), latent_dim=2), Constant(), hvi(2, num_layers=1))
 
@@ -97,7 +121,7 @@ def test_weights_are_the_last_the_best_or_those_kept(tmp_path, trained, weights,
 @pytest.mark.parametrize("part", get_args(Part))
 def test_parts_are_loaded_alone(tmp_path, trained, part):
     vae = make_vae()
-    load_into(vae, Initialise("a-s0", parts=[part]), tmp_path, CPU)
+    load_into(vae, Initialise("a-s0", parts=[part], weights="last"), tmp_path, CPU)
     loaded = {name.split(".")[0] for name, w in vae.state_dict().items() if (w == 3).all()}
     assert loaded == ({"amortiser"} if part == "encoder" else {part})  # this encoder has none
 
@@ -119,12 +143,13 @@ CONFIG = {"model": {"latent_dim": 2}, "runtime": {"keep_epochs": [1]}}
 def test_a_training_is_copied_where_it_is_the_same(tmp_path, seed, checksum, changes, adopted):
     source = make_run(tmp_path, "a", data_checksum="x", config=CONFIG)
     source.metrics.append([Metric("train", 1, "train", "loss", 0.5)])
+    checkpoint.save({"metrics_bytes": source.metrics.size()}, source.path / "last.pt")
     epoch_path(source, 1).parent.mkdir()
     epoch_path(source, 1).write_bytes(b"of an epoch")
     record = RunRecord("mine", "b", seed, data_checksum=checksum, config=CONFIG | changes)
     target = RunFolder(tmp_path / "runs" / record.id)
     target.create()
-    found = adopt_training(target, record, (), tmp_path)
+    found = adopt_training(target, record, (), tmp_path, print)
     if not adopted:
         assert found is None
         assert list(target.path.iterdir()) == []
@@ -132,4 +157,29 @@ def test_a_training_is_copied_where_it_is_the_same(tmp_path, seed, checksum, cha
     assert found == "a-s0"
     assert target.metrics.read() == source.metrics.read()
     assert epoch_path(target, 1).read_bytes() == b"of an epoch"
-    assert (target.path / "last.pt").read_bytes() == b"weights"
+    copied, original = (folder.path / "last.pt" for folder in (target, source))
+    assert copied.read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["checkpoint", "no metrics", "fewer metrics"])
+def test_a_damaged_training_is_named_and_the_next_one_taken(tmp_path, damage):
+    for name in ("a", "b"):
+        folder = make_run(tmp_path, name, config=CONFIG)
+        folder.metrics.append([Metric("train", 1, "train", "loss", 0.5)])
+        checkpoint.save({"metrics_bytes": folder.metrics.size()}, folder.path / "last.pt")
+        epoch_path(folder, 1).parent.mkdir()
+        epoch_path(folder, 1).write_bytes(b"of an epoch")
+    broken = RunFolder(tmp_path / "runs" / "a-s0")
+    if damage == "checkpoint":
+        (broken.path / "last.pt").write_bytes(b"weights")
+    elif damage == "no metrics":
+        broken.metrics.path.unlink()
+    else:
+        broken.metrics.truncate(0)
+    record, messages = RunRecord("mine", "c", 0, config=CONFIG), []
+    target = RunFolder(tmp_path / "runs" / record.id)
+    target.create()
+    assert adopt_training(target, record, (), tmp_path, messages.append) == "b-s0"
+    (message,) = messages
+    assert message.startswith("a-s0 has trained the same but is damaged: ")
+    assert checkpoint.load(target.path / "last.pt", CPU)
