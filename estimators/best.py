@@ -14,12 +14,14 @@ from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from utils.registry import Entry, Registry
 
+LEFT_OUT = ("max", "exact")
+
 
 class _Others(Registry[Estimator]):
-    """All estimators but ``max``: a schema that held itself would have no end."""
+    """Those that estimate; ``max`` is none: a schema that held itself would have no end."""
 
     def __iter__(self) -> Iterator[Entry[Estimator]]:
-        return (entry for entry in estimators if entry.name != "max")
+        return (entry for entry in estimators if entry.name not in LEFT_OUT)
 
     def __getitem__(self, name: str) -> Entry[Estimator]:
         return estimators[name]
@@ -36,7 +38,8 @@ class Best(Estimator):
     by about their noise.
 
     Args:
-        of: the estimators, at least two; not those that need simulated data.
+        of: the estimators, at least two different ones, that need no simulated data; not
+            ``exact``, to which noisy ones add nothing.
 
     Besides ``log_px`` it gives each one's own estimate under its label, and ``winner``, the index
     in ``of`` of the one that was taken.
@@ -45,6 +48,8 @@ class Best(Estimator):
     def __init__(self, *, of: Annotated[list[Annotated[Estimator, others]], MinLen(2)]) -> None:
         self.of = of
         self.label = f"max({', '.join(estimator.label for estimator in of)})"
+        if len({estimator.label for estimator in of}) < len(of):
+            raise ValueError(f"estimator `max`: one stands twice in {self.label}")
         for estimator in of:
             if estimator.simulates:
                 raise ValueError(f"estimator `max`: {estimator.label} needs simulated data")

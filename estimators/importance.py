@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -56,6 +57,8 @@ class ImportanceSampling(Estimator):
     ``k_hat``, the shape of the weights' Pareto tail: reliable below min(1 - 1/log10 K, 0.7)
     (Vehtari et al. 2024, arXiv 1507.02646), by arviz-stats on the first 100,000 draws.
     """
+
+    measures_posterior: ClassVar[bool] = True
 
     def __init__(self, *, num_samples: PositiveInt = 5000, chunk_size: PositiveInt = 4000) -> None:
         self.num_samples = num_samples

@@ -33,6 +33,8 @@ class Estimator(ABC):
     label: str
     simulates: ClassVar[bool] = False
     """Whether it needs x drawn from the model together with z."""
+    measures_posterior: ClassVar[bool] = False
+    """Whether it gives the posterior's own bound, ``elbo``."""
 
     def check(self, model: GenerativeModel) -> None:  # noqa: B027 - an empty hook
         """Raise ValueError where the estimator does not apply to ``model``."""

@@ -120,13 +120,19 @@ def _local_plan(
     options = config.local_optimisation
     section = "local_optimisation.estimator"
     (estimator,) = _estimators(section, [options.estimator], model, compile_step)
+    if not estimator.measures_posterior:
+        raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
     families = []
     for label, node in (options.families or {config.posterior.name: config.posterior}).items():
+        if not label.strip() or not label.isprintable():
+            raise BuildError(f"`local_optimisation.families`: a label of one line, not {label!r}")
         with isolated(derive(config.seed, "family", label)):
             place = f"local_optimisation.families.{label}"
             posterior = _build(place, node.build, **sizes)
         families.append(Family(label, posterior, node == config.posterior))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
+    if loss is not None and loss.warmup is not None:
+        raise BuildError("`local_optimisation.loss.warmup`: local optimisation has no epochs")
     for family in families:
         if loss is not None:
             _build("local_optimisation.loss", loss.check, posterior=family.posterior)

@@ -358,10 +358,12 @@ def test_a_check_leaves_the_global_generator_alone():
 
 
 def test_alphas_must_fit():
-    with pytest.raises(ValueError, match=r"end with 1.*\[0\.5, 0\.9\]"):
+    with pytest.raises(ValueError, match=r"rise to 1.*\[0\.5, 0\.9\]"):
         AVO(alphas=[0.5, 0.9])
-    with pytest.raises(ValueError, match="end with 1"):
+    with pytest.raises(ValueError, match="rise to 1"):
         AVO(alphas=[])
+    with pytest.raises(ValueError, match="rise to 1"):
+        AVO(alphas=[0.5, 0.2, 1.0])
     AVO(alphas=[0.5, 1.0]).check(make_hvi(2))
     with pytest.raises(ValueError, match="2 numbers for 3 transitions"):
         AVO(alphas=[0.5, 1.0]).check(make_hvi(3))

@@ -153,7 +153,11 @@ def test_the_maximum_wants_several_that_need_no_simulated_data():
     with pytest.raises(ValidationError):
         make_node(estimators, {"name": "max", "of": [{"name": "importance"}]})
     with pytest.raises(ValidationError):
-        make_node(estimators, {"name": "max", "of": [{"name": "max"}, {"name": "exact"}]})
+        make_node(estimators, {"name": "max", "of": [{"name": "ais"}, {"name": "max"}]})
+    with pytest.raises(ValidationError):
+        make_node(estimators, {"name": "max", "of": [{"name": "ais"}, {"name": "exact"}]})
+    with pytest.raises(ValueError, match="stands twice"):
+        Best(of=[Fixed("a"), Fixed("a")])
     with pytest.raises(ValueError, match="simulated"):
         Best(of=[Exact(), BidirectionalMonteCarlo(False)])
 

@@ -32,6 +32,7 @@ TINY = [
     "local_optimisation={batch_size: 4, estimator: {num_samples: 50}}",
 ]
 LOCAL = "phases=[local_optimisation]"
+WARMUP = "warmup: {name: linear, epochs: 3}"
 EVERYTHING = "phases=[train, local_optimisation, estimate]"
 
 
@@ -265,6 +266,16 @@ def test_local_optimisation_goes_on_where_it_was_stopped(runs, monkeypatch, tmp_
         (["initialise={run: best, experiment: unheard_of}"], "unheard_of"),
         (["initialise.run=last"], "needs `initialise.experiment`"),
         (["training.fixed=[model, encoder, posterior]"], "nothing is left to train"),
+        (["initialise={run: last, parts: []}"], "initialise.parts"),
+        ([EVERYTHING, "local_optimisation.estimator={name: bdmc}"], "gives no bound of q*"),
+        ([EVERYTHING, 'local_optimisation.families={"a\\nb": {name: gaussian}}'], "of one line"),
+        (
+            [
+                EVERYTHING,
+                "local_optimisation.loss={name: elbo, warmup: {name: linear, epochs: 3}}",
+            ],
+            "has no epochs",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(capsys, assignments, message):
@@ -281,6 +292,11 @@ def test_weights_that_do_not_fit_are_refused(runs, capsys):
 def test_measuring_an_untrained_model_is_warned_of(runs, capsys):
     ran(runs, "phases=[estimate]")
     assert "nothing is trained" in capsys.readouterr().err
+
+
+def test_training_beside_parts_as_they_are_drawn_is_warned_of(runs, capsys):
+    assert run("training.fixed=[model]", "phases=[train]") == 0
+    assert "those parts stay as they are drawn" in capsys.readouterr().err
 
 
 def test_phases_that_do_not_run_name_no_run(runs, capsys):

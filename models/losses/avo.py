@@ -46,7 +46,7 @@ class AVO(Loss):
 
     Args:
         num_samples: S, of both kinds of step.
-        alphas: ``linear`` t/T, ``sigmoidal``, or a list of T numbers that ends with 1.
+        alphas: ``linear`` t/T, ``sigmoidal``, or a list of T numbers that rise to 1.
         avo_probability: of an AVO step; the paper's is 0.2. With 1 and no ``base_weight``
             decoder and base are not trained.
         base_weight: adds as much of the base's own bound E_{q_0}[log p(x, z_0) - log q_0(z_0|x)]
@@ -63,8 +63,8 @@ class AVO(Loss):
         base_weight: NonNegativeFloat = 0.0,
         warmup: Annotated[Warmup, warmups] | None = None,
     ) -> None:
-        if not isinstance(alphas, str) and (not alphas or alphas[-1] != 1):
-            raise ValueError(f"`alphas` must end with 1, the model itself; got {list(alphas)}")
+        if not isinstance(alphas, str) and (alphas[-1:] != [1] or sorted(alphas) != list(alphas)):
+            raise ValueError(f"`alphas` must rise to 1, the model itself; got {list(alphas)}")
         self.elbo = ELBO(num_samples=num_samples, warmup=warmup)
         self.num_samples = num_samples
         self.alphas = alphas
