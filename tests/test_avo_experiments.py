@@ -149,14 +149,15 @@ SMALL = {  # what makes each experiment tiny
 }
 
 
+FEW = {"avo_toy": ["--energies", "d"], "avo_beta_annealing": ["--lengths", "0", "1"]}
+
+
 @pytest.mark.parametrize("experiment", SMALL)
 def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VI_RESULTS", str(tmp_path))
     monkeypatch.chdir(ROOT)
     figure = importlib.import_module(f"experiments.{experiment}.figure")
-    if experiment == "avo_toy":
-        monkeypatch.setattr(figure, "ENERGIES", ("d",))
-    more = ["--lengths", "0", "1"] if experiment == "avo_beta_annealing" else []
+    more = FEW.get(experiment, [])
     output = tmp_path / "figures" / "figure.png"
     command = ["figure", "--output", str(output), *more, "-set", *TINY, *SMALL[experiment]]
     monkeypatch.setattr(sys, "argv", command)
