@@ -46,5 +46,7 @@ class ConditionedMLP(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Outputs (S, B, num_outputs). Raises ValueError when ``h`` has another size."""
         check_shared(h, self.shared_size)
+        if self.shared_size == 0:
+            return self.last(self.layers(z))
         h = self.unit(h).expand(*z.shape[:-1], -1)  # (S, B, shared_size)
         return self.last(self.layers(torch.cat([z, h], dim=-1)))
