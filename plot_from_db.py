@@ -101,15 +101,15 @@ def make_table(arguments: argparse.Namespace) -> None:
 
 def tabulate_gaps(arguments: argparse.Namespace) -> None:
     """Print inference gaps and what they are made of; draw them where a figure is wanted."""
-    from utils.reporting import curves, gap_figures, gaps, queries, tables
+    from utils.reporting import curves, gap_estimates, gap_figures, gaps, queries, tables
 
     if arguments.figure is not None:
         curves.check_suffix(arguments.figure)
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
     runs = runs if arguments.all else queries.finished(runs)
-    runs = gaps.over_training(runs) if arguments.over_training else runs
-    measured = gaps.measure(gaps.load(database, runs), runs, arguments.split)
+    runs = gap_estimates.over_training(runs) if arguments.over_training else runs
+    measured = gaps.measure(gap_estimates.load(database, runs), runs, arguments.split)
     runs = runs[runs["id"].isin([entry.run for entry in measured])]
     lines = gaps.summarise(measured, runs, arguments.digits)
     for_programs = arguments.format == "csv"

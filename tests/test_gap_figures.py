@@ -25,7 +25,7 @@ from tests.gap_runs import (
     shown,
     table,
 )
-from utils.reporting import gaps
+from utils.reporting import gap_estimates, gaps
 from utils.reporting.curves import COLOURS
 from utils.reporting.gap_figures import bar_figure, training_figure
 from utils.reporting.queries import load_runs
@@ -35,8 +35,8 @@ from utils.results.database import ResultsDatabase, database_url
 def read_lines(root: Path, *, over_training: bool = False) -> list[gaps.Line]:
     with closing(ResultsDatabase(database_url(root), create=False)) as database:
         runs = load_runs(database)
-        runs = gaps.over_training(runs) if over_training else runs
-        return gaps.summarise(gaps.measure(gaps.load(database, runs), runs), runs)
+        runs = gap_estimates.over_training(runs) if over_training else runs
+        return gaps.summarise(gaps.measure(gap_estimates.load(database, runs), runs), runs)
 
 
 def is_drawn(figure: Path) -> bool:
