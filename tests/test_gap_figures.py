@@ -25,6 +25,7 @@ from tests.gap_runs import (
     shown,
     table,
 )
+from tests.tables import spread
 from utils.reporting import gap_estimates, gaps
 from utils.reporting.curves import COLOURS
 from utils.reporting.gap_figures import bar_figure, training_figure
@@ -118,12 +119,12 @@ def test_gaps_over_training(followed: Path, capsys: Read) -> None:
     add_run(followed, "ddd", OPTIMISED, config=config)
     rows = shown(followed, capsys, "--over-training", "-split", "test")
     assert [(row["trained run"], row["posterior"], row["epoch"]) for row in rows] == [
-        ("bbb-s0", "aux_real_nvp", "1"),
-        ("bbb-s0", "aux_real_nvp", "10"),
-        ("bbb-s0", "aux_real_nvp", "100"),
-        ("aaa-s0", "gaussian", "1"),
-        ("aaa-s0", "gaussian", "10"),
-        ("aaa-s0", "gaussian", "100"),
+        ("bbb", "aux_real_nvp", "1"),
+        ("bbb", "aux_real_nvp", "10"),
+        ("bbb", "aux_real_nvp", "100"),
+        ("aaa", "gaussian", "1"),
+        ("aaa", "gaussian", "10"),
+        ("aaa", "gaussian", "100"),
     ]
     assert all("settings" not in row for row in rows)  # an epoch is none, nor is the trained run
     assert [row["amortisation gap"] for row in rows[3:]] == [
@@ -150,3 +151,33 @@ def test_figure_over_training(followed: Path, capsys: Read) -> None:
     error = statistics.stdev(GAPS["amortisation gap"]) / 2
     at_last = [sorted({y for x, y in band if x == 100}) for band in bands]
     assert any(band == pytest.approx([4.0 - error, 4.0 + error]) for band in at_last)
+
+
+def test_gaps_over_training_are_means_over_seeds(tmp_path: Path, capsys: Read) -> None:
+    bounds = "estimate/IWAE-5000/test/elbo"
+    for epoch in (1, 10):
+        for seed in (0, 1):
+            config = settings(
+                phases=["local_optimisation", "estimate"],
+                initialise=initialised(f"aaa-s{seed}", epoch),
+            )
+            rows = shifted({**ESTIMATED, **OPTIMISED}, -seed, bounds)
+            add_run(tmp_path, f"{epoch}m", rows, seed=seed, config=config)
+    rows = shown(tmp_path, capsys, "--over-training")
+    assert [(row["trained run"], row["epoch"], row["runs"]) for row in rows] == [
+        ("aaa", "1", "2"),
+        ("aaa", "10", "2"),
+    ]
+    assert {row["amortisation gap"] for row in rows} == {spread((2.0, 3.0))}
+    assert all("settings" not in row for row in rows)
+    (panel,) = training_figure(read_lines(tmp_path, over_training=True)).axes
+    assert panel.get_title() == "gaussian"
+
+
+def test_another_seeds_weights_are_another_trained_run(tmp_path: Path, capsys: Read) -> None:
+    for seed, trained in ((0, "aaa-s0"), (1, "aaa-s0")):
+        config = settings(phases=["local_optimisation"], initialise=initialised(trained, 1))
+        rows = {**ESTIMATED, **OPTIMISED}
+        add_run(tmp_path, f"m{seed}", rows, seed=seed, config=config)
+    rows = shown(tmp_path, capsys, "--over-training")
+    assert [(row["trained run"], row["runs"]) for row in rows] == [("aaa", "1"), ("aaa-s0", "1")]

@@ -237,6 +237,18 @@ def test_configurations_alike_are_told_apart(tmp_path: Path, capsys: Read) -> No
     assert (first["settings"], second["settings"]) == ("", "hidden=[500]")
 
 
+def test_settings_name_the_run_that_weights_are_from_without_the_seed_that_all_share(
+    tmp_path: Path, capsys: Read
+) -> None:
+    for trained in ("aaa", "bbb"):
+        for seed in (0, 1):
+            origin = initialised(f"{trained}-s{seed}")
+            config = settings(phases=["local_optimisation", "estimate"], initialise=origin)
+            add_run(tmp_path, f"{trained}m", {**ESTIMATED, **OPTIMISED}, seed=seed, config=config)
+    rows = shown(tmp_path, capsys)
+    assert [(row["settings"], row["runs"]) for row in rows] == [("run=aaa", "2"), ("run=bbb", "2")]
+
+
 def test_unfinished_runs_are_left_out_unless_wanted(tmp_path: Path, capsys: Read) -> None:
     add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
     add_run(tmp_path, "bbb", OPTIMISED, status="interrupted")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from utils.reporting import ReportError
+from utils.reporting.labels import seedless
 from utils.reporting.queries import load_estimates, load_runs
 from utils.results.database import ResultsDatabase
 
@@ -19,7 +20,8 @@ PARTS = {"model", "encoder", "posterior"}
 def over_training(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that measured an epoch of another; ``trained run`` and ``epoch`` say which.
 
-    ``initialise`` is taken out of their configurations. Raises ReportError when there are none.
+    ``trained run`` is without its seed where that is the measuring run's own. ``initialise`` is
+    taken out of their configurations. Raises ReportError when there are none.
     """
     weights = [(config.get("initialise") or {}).get("weights") for config in runs["config"]]
     chosen = runs[[isinstance(of, int) for of in weights]]
@@ -30,7 +32,10 @@ def over_training(runs: pd.DataFrame) -> pd.DataFrame:
         )
     origins = [config["initialise"] for config in chosen["config"]]
     columns = {
-        "trained run": [origin["run"] for origin in origins],
+        "trained run": [
+            seedless(origin["run"], seed)
+            for origin, seed in zip(origins, chosen["seed"], strict=True)
+        ],
         "epoch": [origin["weights"] for origin in origins],
         "config": [config | {"initialise": None} for config in chosen["config"]],
     }

@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.reporting import ReportError
 from utils.reporting.gap_estimates import ESTIMATE, LOCAL, SIMULATED
-from utils.reporting.labels import distinguish
+from utils.reporting.labels import configuration_labels
 from utils.reporting.queries import choose, status_note
 from utils.reporting.statistics import seed_mean
 from utils.reporting.summary import PRETTY, SHOWN
@@ -188,11 +188,7 @@ def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2)
 def _settings(runs: pd.DataFrame) -> dict[str, str]:
     """By run id, in what its configuration (or its trained run's) differs from others alike."""
     method = "trained run" if "trained run" in runs else "hash"
-    first = runs.drop_duplicates(method).to_dict("records")
-    labels = distinguish(
-        {run[method]: run["config"] for run in first},
-        {run[method]: tuple(run[name] for name in SHOWN) for run in first},
-    )
+    labels = configuration_labels(runs, SHOWN, method)
     return {run: labels[name] for run, name in zip(runs["id"], runs[method], strict=True)}
 
 
