@@ -25,7 +25,7 @@ from tests.gap_runs import (
     shown,
     table,
 )
-from tests.tables import spread
+from tests.tables import rows_of, spread
 from utils.reporting import gaps
 from utils.results.database import ResultsDatabase, database_url
 
@@ -191,6 +191,37 @@ def test_each_setting_has_a_row(tmp_path: Path, capsys: Read) -> None:
         "1.50 ± 0.29",
         "1.00 ± 0.29",
     )
+
+
+def test_optimisations_that_did_not_end_by_their_own_rule_are_told(
+    tmp_path: Path, capsys: Read
+) -> None:
+    rows = {
+        **ESTIMATED,
+        "local_optimisation/FFG (fast)/test/elbo": (-92.0, -80.0, -86.0, -98.0),
+        "local_optimisation/AF (fast)/test/elbo": (-91.0, -79.5, -85.5, -97.0),
+        # the fifth is no datum of these gaps
+        "local_optimisation/FFG (fast)/test/converged": (1.0, 1.0, 1.0, 1.0, 0.0),
+        "local_optimisation/AF (fast)/test/converged": (1.0, 0.0, 1.0, 1.0, 0.0),
+    }
+    config = settings(FFG, {"FFG": FFG, "AF": AF})
+    add_run(tmp_path, "aaa", rows, config=config)
+    more = {"local_optimisation/AF (fast)/test/converged": (0.0, 0.0, 1.0, 1.0)}
+    add_run(tmp_path, "aaa", rows | more, config=config, seed=1)
+    add_run(tmp_path, "bbb", {**ESTIMATED, **OPTIMISED})  # nothing known of it
+    assert plot(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert [row["converged"] for row in rows_of(said)] == ["AF 62 %, FFG 100 %", "-"]
+    assert "converged: share of the data" in said
+
+
+def test_optimisations_that_all_ended_by_their_own_rule_are_not_mentioned(
+    tmp_path: Path, capsys: Read
+) -> None:
+    converged = {"local_optimisation/gaussian (fast)/test/converged": (1.0, 1.0, 1.0, 1.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **converged})
+    assert plot(tmp_path) == 0
+    assert "converged" not in capsys.readouterr().out
 
 
 def test_splits_can_be_chosen(tmp_path: Path, capsys: Read) -> None:

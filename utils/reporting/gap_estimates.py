@@ -12,7 +12,7 @@ from utils.reporting.queries import load_estimates, load_runs
 from utils.results.database import ResultsDatabase
 
 LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
-NAMES = ("elbo", "log_px", "width")  # what the table is made of
+NAMES = ("elbo", "log_px", "width", "converged")  # what the table is made of
 SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
 PARTS = {"model", "encoder", "posterior"}
 

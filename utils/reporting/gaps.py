@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,10 @@ WIDTH_NOTE = (
     "width: upper less lower bound of bidirectional Monte Carlo, over data simulated from the "
     "model."
 )
+CONVERGED_NOTE = (
+    "converged: share of the data, rounded down, whose local optimisation ended by its own rule; "
+    "the others were stopped before, so that L[q*] may be too low."
+)
 FLAG_NOTE = (
     f"{FLAG.strip()}: negative by more than {ENOUGH} standard errors, which no true gap is: the "
     "local optimisation has not converged or log p(x) is estimated too low."
@@ -49,6 +53,8 @@ class Measured:
     ``values`` by name: ``log_px``, ``elbo`` (L[q]), ``L[q*_FAMILY]`` and the gaps, of the same
     data points all; ``width (ESTIMATOR)``, of simulated ones. ``winners``: by whom each
     ``log_px`` is. ``own``: label of the run's own family, where that was optimised.
+    ``converged``: by family, for each of these data whether its optimisation ended by its own
+    rule, where that is known.
     """
 
     run: str
@@ -57,15 +63,20 @@ class Measured:
     own: str | None
     values: Mapping[str, Sequence[float]]
     winners: Sequence[str]
+    converged: Mapping[str, Sequence[bool]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``."""
+    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``.
+
+    ``converged``: by family, per cent of the data.
+    """
 
     key: Mapping[str, str]
     numbers: Mapping[str, Number]
     winners: str
+    converged: Mapping[str, int]
 
 
 def measure(
@@ -80,27 +91,41 @@ def measure(
 
     Raises ReportError when nothing was optimised locally.
     """
-    local = estimates[(estimates["phase"] == LOCAL) & (estimates["name"] == "elbo")]
-    if local.empty:
+    local = estimates[estimates["phase"] == LOCAL]
+    bounds = local[local["name"] == "elbo"]
+    if bounds.empty:
         raise ReportError(
             f"nothing was optimised locally in the {len(runs)} run(s) chosen: gaps need `python "
             "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
         )
-    local = choose(local, "split", splits)
-    local = local.join(local["estimator"].str.extract(LOCAL_LABEL))
+    bounds = choose(bounds, "split", splits)
+    ends = _by_search(local[local["name"] == "converged"])
     places = dict(iter(estimates.groupby(["run", "split"])))
     configs = dict(zip(runs["id"], runs["config"], strict=True))
     measured = []
-    for key, rows in local.groupby(["run", "split", "setting"]):
-        run, split, setting = map(str, key)
-        families = {str(family): _by_datum(of) for family, of in rows.groupby("family")}
+    for (run, split, setting), families in _by_search(bounds).items():
         own = _own_family(configs[run])
         own = own if own in families else None
         data = _common_data(places[run, split], families, own)
         values = {str(name): data[name].tolist() for name in data if name != "winner"}
-        values |= _widths(places.get((run, SIMULATED), rows))
-        measured.append(Measured(run, split, setting, own, values, data["winner"].tolist()))
+        values |= _widths(places.get((run, SIMULATED)))
+        converged = {
+            family: of[of.index.isin(data.index)].astype(bool).tolist()
+            for family, of in ends.get((run, split, setting), {}).items()
+        }
+        winners = data["winner"].tolist()
+        measured.append(Measured(run, split, setting, own, values, winners, converged))
     return measured
+
+
+def _by_search(local: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, pd.Series]]:
+    """By run, split and setting, and in that by family: the values of each datum."""
+    local = local.join(local["estimator"].str.extract(LOCAL_LABEL))
+    found: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
+    for key, of in local.groupby(["run", "split", "setting", "family"]):
+        run, split, setting, family = map(str, key)
+        found.setdefault((run, split, setting), {})[family] = _by_datum(of)
+    return found
 
 
 def _own_family(config: Mapping[str, Any]) -> str | None:
@@ -152,7 +177,9 @@ def _amortised_bound(rows: pd.DataFrame) -> pd.Series:
     return _by_datum(found[num_samples == num_samples.max()])
 
 
-def _widths(rows: pd.DataFrame) -> dict[str, list[float]]:
+def _widths(rows: pd.DataFrame | None) -> dict[str, list[float]]:
+    if rows is None:
+        return {}
     found = rows[rows["name"] == "width"]
     return {f"width ({by})": of["value"].tolist() for by, of in found.groupby("estimator")}
 
@@ -181,7 +208,7 @@ def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2)
         names = dict.fromkeys(name for entry in entries for name in entry.values)
         numbers = {name: _number(name, entries, digits) for name in names}
         winners = [winner for entry in entries for winner in entry.winners]
-        lines.append(Line(key, numbers, winners_in_words(winners)))
+        lines.append(Line(key, numbers, winners_in_words(winners), _converged(entries)))
     return lines
 
 
@@ -207,6 +234,15 @@ def _span(sizes: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def _converged(entries: Sequence[Measured]) -> dict[str, int]:
+    """By family, per cent of all data of all runs; rounded down, so that 100 says all."""
+    pooled: dict[str, list[bool]] = defaultdict(list)
+    for entry in entries:
+        for family, ended in entry.converged.items():
+            pooled[family] += ended
+    return {family: 100 * sum(of) // len(of) for family, of in sorted(pooled.items()) if of}
+
+
 def winners_in_words(winners: Sequence[str]) -> str:
     """``AIS-100x500 87 %, IWAE-5000 13 %``."""
 
@@ -227,10 +263,12 @@ def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = Fa
     described = [name for name in described if name in first]
     if not any(line.key["settings"] for line in lines):
         described.remove("settings")
+    all_converged = all(percent == 100 for line in lines for percent in line.converged.values())
     rows: list[list[Cell]] = [
         [
             *(Text(line.key[name]) for name in described),
             *(line.numbers.get(name, none) for name in numbers),
+            *([] if all_converged else [Text(_converged_in_words(line))]),
             Text(line.winners),
         ]
         for line in lines
@@ -238,8 +276,14 @@ def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = Fa
     pretty = PRETTY | {"elbo": "L[q]"}
     headings = [Heading(pretty.get(name, name)) for name in described]
     headings += [Heading(pretty.get(name, name), True) for name in numbers]
+    headings += [] if all_converged else [Heading("converged")]
     headings.append(Heading("best estimator"))
-    notes = [WIDTH_NOTE] if widths else []
+    notes = [*([WIDTH_NOTE] if widths else []), *([] if all_converged else [CONVERGED_NOTE])]
     if any(FLAG in number.note for line in lines for number in line.numbers.values()):
         notes.append(FLAG_NOTE)
     return Table(headings, rows, (*CAPTION, *notes, *status_note(runs)))
+
+
+def _converged_in_words(line: Line) -> str:
+    """``AF 64 %, FFG 100 %``; a dash where it is not known."""
+    return ", ".join(f"{family} {of} %" for family, of in line.converged.items()) or "-"
