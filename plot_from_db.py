@@ -109,11 +109,13 @@ def tabulate_gaps(arguments: argparse.Namespace) -> None:
     runs = queries.load_runs(database, arguments.experiment)
     runs = runs if arguments.all else queries.finished(runs)
     runs = gap_estimates.over_training(runs) if arguments.over_training else runs
-    measured = gaps.measure(gap_estimates.load(database, runs), runs, arguments.split)
+    estimates = gap_estimates.load(database, runs)
+    measured = gaps.measure(estimates, runs, arguments.split)
     runs = runs[runs["id"].isin([entry.run for entry in measured])]
     lines = gaps.summarise(measured, runs, arguments.digits)
     for_programs = arguments.format == "csv"
-    table = gaps.gap_table(lines, runs, with_hash=for_programs)
+    boundless = gap_estimates.without_bound(estimates)
+    table = gaps.gap_table(lines, runs, boundless, with_hash=for_programs)
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         _say("\n".join(table.caption))

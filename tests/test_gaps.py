@@ -365,5 +365,28 @@ def test_nothing_to_show_is_said(tmp_path: Path, capsys: Read) -> None:
     assert ".png, .pdf, .svg" in capsys.readouterr().err
 
 
+def test_runs_whose_local_estimator_gives_no_bound_are_named(tmp_path: Path, capsys: Read) -> None:
+    local = {
+        "local_optimisation/gaussian (fast)/test/log_px": (-91.5, -79.5, -85.75, -97.5),
+        "local_optimisation/gaussian (fast)/test/converged": (1.0, 1.0, 1.0, 1.0),
+    }
+    for seed in range(10):
+        add_run(tmp_path, "bbb", {**ESTIMATED, **local}, seed=seed)
+    assert plot(tmp_path) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "10 run(s) optimised locally have no row" in said.err
+    assert "local_optimisation.estimator gives no bound L[q*]" in said.err
+    assert "bbb-s0, bbb-s1, " in said.err
+    assert "bbb-s7, 2 more" in said.err
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
+    add_run(tmp_path, "ccc", ESTIMATED)  # not optimised, not meant
+    assert plot(tmp_path) == 0
+    said = capsys.readouterr()
+    assert len(rows_of(said.out)) == 1
+    assert "10 run(s) optimised locally have no row" in said.out
+    assert "ccc" not in said.out
+
+
 def test_a_winner_of_few_data_is_not_said_to_have_none() -> None:
     assert gaps.winners_in_words(["a"] * 399 + ["b"]) == "a 100 %, b <1 %"

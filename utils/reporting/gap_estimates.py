@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
 NAMES = ("elbo", "log_px", "width", "converged")  # what the table is made of
 SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
 PARTS = {"model", "encoder", "posterior"}
+NAMED = 8  # runs of which a message tells the ids
 
 
 def over_training(runs: pd.DataFrame) -> pd.DataFrame:
@@ -89,3 +90,19 @@ def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]
         rows = amortised[amortised["run"] == lender].assign(run=borrower)
         lent.append(rows[~pd.MultiIndex.from_frame(rows[key]).isin(known)])
     return pd.concat(lent, ignore_index=True)
+
+
+def without_bound(estimates: pd.DataFrame) -> list[str]:
+    """The runs that were optimised locally but measured by an estimator which gives no L[q*]."""
+    local = estimates[estimates["phase"] == LOCAL]
+    return sorted({*local["run"]} - {*local.loc[local["name"] == "elbo", "run"]})
+
+
+def boundless_note(runs: Sequence[str]) -> str:
+    """What is said of the runs ``without_bound``."""
+    more = [f"{len(runs) - NAMED} more"] if len(runs) > NAMED else []
+    return (
+        f"{len(runs)} run(s) optimised locally have no row, because their "
+        "local_optimisation.estimator gives no bound L[q*] (importance does): "
+        f"{', '.join([*runs[:NAMED], *more])}"
+    )

@@ -10,7 +10,13 @@ from typing import Any
 import pandas as pd
 
 from utils.reporting import ReportError
-from utils.reporting.gap_estimates import ESTIMATE, LOCAL, SIMULATED
+from utils.reporting.gap_estimates import (
+    ESTIMATE,
+    LOCAL,
+    SIMULATED,
+    boundless_note,
+    without_bound,
+)
 from utils.reporting.labels import configuration_labels
 from utils.reporting.queries import choose, status_note
 from utils.reporting.statistics import seed_mean
@@ -89,11 +95,13 @@ def measure(
         runs: their rows of the table ``runs``.
         splits: only these.
 
-    Raises ReportError when nothing was optimised locally.
+    Raises ReportError when nothing was optimised locally, or nothing with a bound.
     """
     local = estimates[estimates["phase"] == LOCAL]
     bounds = local[local["name"] == "elbo"]
     if bounds.empty:
+        if boundless := without_bound(estimates):
+            raise ReportError(boundless_note(boundless))
         raise ReportError(
             f"nothing was optimised locally in the {len(runs)} run(s) chosen: gaps need `python "
             "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
@@ -251,8 +259,21 @@ def winners_in_words(winners: Sequence[str]) -> str:
     return ", ".join(f"{winner} {percent or '<1'} %" for winner, percent in percents)
 
 
-def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = False) -> Table:
-    """One row a line; ``with_hash`` adds the configuration's hash, for programs."""
+def gap_table(
+    lines: Sequence[Line],
+    runs: pd.DataFrame,
+    boundless: Sequence[str] = (),
+    *,
+    with_hash: bool = False,
+) -> Table:
+    """One row a line.
+
+    Args:
+        lines: out of ``summarise``.
+        runs: theirs alone of the table ``runs``.
+        boundless: out of ``without_bound``, for the caption.
+        with_hash: add the configuration's hash, for programs.
+    """
     names = list(dict.fromkeys(name for line in lines for name in line.numbers))
     optima = sorted(name for name in names if name.startswith("L[q*"))
     widths = sorted(name for name in names if name.startswith("width"))
@@ -281,6 +302,8 @@ def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = Fa
     notes = [*([WIDTH_NOTE] if widths else []), *([] if all_converged else [CONVERGED_NOTE])]
     if any(FLAG in number.note for line in lines for number in line.numbers.values()):
         notes.append(FLAG_NOTE)
+    if boundless:
+        notes.append(f"{boundless_note(boundless)}.")
     return Table(headings, rows, (*CAPTION, *notes, *status_note(runs)))
 
 
