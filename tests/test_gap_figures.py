@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from tests.gap_runs import (
@@ -86,6 +89,47 @@ def test_bars_are_stacked_gaps_with_errors(several: Path) -> None:
     flow, *gaussian = labels
     assert flow == "aux_real_nvp, test"
     assert gaussian == ["gaussian, test\nlatent_dim=8", "gaussian, train\nlatent_dim=8"]
+
+
+def long_lines(root: Path, **key: str) -> list[gaps.Line]:
+    """Five lines that differ in a dozen settings each."""
+    add_run(root, "aaa", {**ESTIMATED, **OPTIMISED})
+    (line,) = read_lines(root)
+    settings = ", ".join(f"posterior.transitions.{i}.step_size=1e-0{i}" for i in range(10))
+    settings += ", families.AF.hidden=[200, 200], nobreak=" + "x" * 60
+    return [
+        replace(line, key={**line.key, **key, "settings": f"latent_dim={i}, {settings}"})
+        for i in range(5)
+    ]
+
+
+def fits(figure: Figure) -> bool:
+    """Whether all that is drawn lies within the figure."""
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox().extents  # in inches
+    return bool(drawn.min() >= 0.0 and (drawn[2:] <= figure.get_size_inches()).all())
+
+
+def test_bars_have_room_beside_long_settings(tmp_path: Path) -> None:
+    figure = bar_figure(long_lines(tmp_path))
+    assert fits(figure)
+    axis = figure.axes[0]
+    labels = [label.get_window_extent() for label in axis.get_yticklabels()]
+    assert all(above.y0 > below.y1 for above, below in pairwise(labels))
+    assert axis.get_window_extent().width > 3.0 * figure.dpi
+    assert "step_size=1e-09" in axis.get_yticklabels()[0].get_text()  # an exponent stays whole
+
+
+def test_panels_have_room_below_long_settings(tmp_path: Path) -> None:
+    lines = long_lines(tmp_path, epoch="1")
+    lines = [
+        replace(line, key={**line.key, "trained run": f"run {i}"}) for i, line in enumerate(lines)
+    ]
+    figure = training_figure(lines)
+    assert fits(figure)
+    titles = [axis.title.get_window_extent() for axis in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(titles))
+    assert all(axis.get_window_extent().height > 2.0 * figure.dpi for axis in figure.axes)
 
 
 @pytest.fixture
