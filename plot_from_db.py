@@ -262,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from utils.results.database import DatabaseError, first_line
 
     try:
+        _check_files(arguments)
         arguments.run_command(arguments)
         sys.stdout.flush()
     except (ReportError, DatabaseError) as error:
@@ -273,6 +274,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"plot_from_db.py: error: {first_line(error)}")
         return 1
     return 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Raise ReportError when a file that is to be written cannot be: before any work is done."""
+    from utils.reporting import ReportError
+
+    for option in ("output", "figure"):
+        path: Path | None = getattr(arguments, option, None)
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise ReportError(f"--{option} {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ReportError(f"--{option} {path} is a folder; name a file in it")
 
 
 def _database(arguments: argparse.Namespace) -> ResultsDatabase:
