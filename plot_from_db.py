@@ -101,19 +101,21 @@ def make_table(arguments: argparse.Namespace) -> None:
 
 def tabulate_gaps(arguments: argparse.Namespace) -> None:
     """Print inference gaps and what they are made of; draw them where a figure is wanted."""
-    from utils.reporting import curves, gap_figures, gaps, queries, tables
+    from utils.reporting import curves, gap_estimates, gap_figures, gaps, queries, tables
 
     if arguments.figure is not None:
         curves.check_suffix(arguments.figure)
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
     runs = runs if arguments.all else queries.finished(runs)
-    runs = gaps.over_training(runs) if arguments.over_training else runs
-    measured = gaps.measure(gaps.load(database, runs), runs, arguments.split)
+    runs = gap_estimates.over_training(runs) if arguments.over_training else runs
+    estimates = gap_estimates.load(database, runs)
+    measured = gaps.measure(estimates, runs, arguments.split)
     runs = runs[runs["id"].isin([entry.run for entry in measured])]
     lines = gaps.summarise(measured, runs, arguments.digits)
     for_programs = arguments.format == "csv"
-    table = gaps.gap_table(lines, runs, with_hash=for_programs)
+    boundless = gap_estimates.without_bound(estimates)
+    table = gaps.gap_table(lines, runs, boundless, with_hash=for_programs)
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         _say("\n".join(table.caption))
@@ -260,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from utils.results.database import DatabaseError, first_line
 
     try:
+        _check_files(arguments)
         arguments.run_command(arguments)
         sys.stdout.flush()
     except (ReportError, DatabaseError) as error:
@@ -271,6 +274,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"plot_from_db.py: error: {first_line(error)}")
         return 1
     return 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Raise ReportError when a file that is to be written cannot be: before any work is done."""
+    from utils.reporting import ReportError
+
+    for option in ("output", "figure"):
+        path: Path | None = getattr(arguments, option, None)
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise ReportError(f"--{option} {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ReportError(f"--{option} {path} is a folder; name a file in it")
 
 
 def _database(arguments: argparse.Namespace) -> ResultsDatabase:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from tests.gap_runs import (
@@ -25,7 +28,8 @@ from tests.gap_runs import (
     shown,
     table,
 )
-from utils.reporting import gaps
+from tests.tables import spread
+from utils.reporting import gap_estimates, gaps
 from utils.reporting.curves import COLOURS
 from utils.reporting.gap_figures import bar_figure, training_figure
 from utils.reporting.queries import load_runs
@@ -35,8 +39,8 @@ from utils.results.database import ResultsDatabase, database_url
 def read_lines(root: Path, *, over_training: bool = False) -> list[gaps.Line]:
     with closing(ResultsDatabase(database_url(root), create=False)) as database:
         runs = load_runs(database)
-        runs = gaps.over_training(runs) if over_training else runs
-        return gaps.summarise(gaps.measure(gaps.load(database, runs), runs), runs)
+        runs = gap_estimates.over_training(runs) if over_training else runs
+        return gaps.summarise(gaps.measure(gap_estimates.load(database, runs), runs), runs)
 
 
 def is_drawn(figure: Path) -> bool:
@@ -87,6 +91,47 @@ def test_bars_are_stacked_gaps_with_errors(several: Path) -> None:
     assert gaussian == ["gaussian, test\nlatent_dim=8", "gaussian, train\nlatent_dim=8"]
 
 
+def long_lines(root: Path, **key: str) -> list[gaps.Line]:
+    """Five lines that differ in a dozen settings each."""
+    add_run(root, "aaa", {**ESTIMATED, **OPTIMISED})
+    (line,) = read_lines(root)
+    settings = ", ".join(f"posterior.transitions.{i}.step_size=1e-0{i}" for i in range(10))
+    settings += ", families.AF.hidden=[200, 200], nobreak=" + "x" * 60
+    return [
+        replace(line, key={**line.key, **key, "settings": f"latent_dim={i}, {settings}"})
+        for i in range(5)
+    ]
+
+
+def fits(figure: Figure) -> bool:
+    """Whether all that is drawn lies within the figure."""
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox().extents  # in inches
+    return bool(drawn.min() >= 0.0 and (drawn[2:] <= figure.get_size_inches()).all())
+
+
+def test_bars_have_room_beside_long_settings(tmp_path: Path) -> None:
+    figure = bar_figure(long_lines(tmp_path))
+    assert fits(figure)
+    axis = figure.axes[0]
+    labels = [label.get_window_extent() for label in axis.get_yticklabels()]
+    assert all(above.y0 > below.y1 for above, below in pairwise(labels))
+    assert axis.get_window_extent().width > 3.0 * figure.dpi
+    assert "step_size=1e-09" in axis.get_yticklabels()[0].get_text()  # an exponent stays whole
+
+
+def test_panels_have_room_below_long_settings(tmp_path: Path) -> None:
+    lines = long_lines(tmp_path, epoch="1")
+    lines = [
+        replace(line, key={**line.key, "trained run": f"run {i}"}) for i, line in enumerate(lines)
+    ]
+    figure = training_figure(lines)
+    assert fits(figure)
+    titles = [axis.title.get_window_extent() for axis in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(titles))
+    assert all(axis.get_window_extent().height > 2.0 * figure.dpi for axis in figure.axes)
+
+
 @pytest.fixture
 def followed(tmp_path: Path) -> Path:
     """Epochs 1, 10 and 100 of two trained runs, with gaps that grow on the test split."""
@@ -118,12 +163,12 @@ def test_gaps_over_training(followed: Path, capsys: Read) -> None:
     add_run(followed, "ddd", OPTIMISED, config=config)
     rows = shown(followed, capsys, "--over-training", "-split", "test")
     assert [(row["trained run"], row["posterior"], row["epoch"]) for row in rows] == [
-        ("bbb-s0", "aux_real_nvp", "1"),
-        ("bbb-s0", "aux_real_nvp", "10"),
-        ("bbb-s0", "aux_real_nvp", "100"),
-        ("aaa-s0", "gaussian", "1"),
-        ("aaa-s0", "gaussian", "10"),
-        ("aaa-s0", "gaussian", "100"),
+        ("bbb", "aux_real_nvp", "1"),
+        ("bbb", "aux_real_nvp", "10"),
+        ("bbb", "aux_real_nvp", "100"),
+        ("aaa", "gaussian", "1"),
+        ("aaa", "gaussian", "10"),
+        ("aaa", "gaussian", "100"),
     ]
     assert all("settings" not in row for row in rows)  # an epoch is none, nor is the trained run
     assert [row["amortisation gap"] for row in rows[3:]] == [
@@ -150,3 +195,33 @@ def test_figure_over_training(followed: Path, capsys: Read) -> None:
     error = statistics.stdev(GAPS["amortisation gap"]) / 2
     at_last = [sorted({y for x, y in band if x == 100}) for band in bands]
     assert any(band == pytest.approx([4.0 - error, 4.0 + error]) for band in at_last)
+
+
+def test_gaps_over_training_are_means_over_seeds(tmp_path: Path, capsys: Read) -> None:
+    bounds = "estimate/IWAE-5000/test/elbo"
+    for epoch in (1, 10):
+        for seed in (0, 1):
+            config = settings(
+                phases=["local_optimisation", "estimate"],
+                initialise=initialised(f"aaa-s{seed}", epoch),
+            )
+            rows = shifted({**ESTIMATED, **OPTIMISED}, -seed, bounds)
+            add_run(tmp_path, f"{epoch}m", rows, seed=seed, config=config)
+    rows = shown(tmp_path, capsys, "--over-training")
+    assert [(row["trained run"], row["epoch"], row["runs"]) for row in rows] == [
+        ("aaa", "1", "2"),
+        ("aaa", "10", "2"),
+    ]
+    assert {row["amortisation gap"] for row in rows} == {spread((2.0, 3.0))}
+    assert all("settings" not in row for row in rows)
+    (panel,) = training_figure(read_lines(tmp_path, over_training=True)).axes
+    assert panel.get_title() == "gaussian"
+
+
+def test_another_seeds_weights_are_another_trained_run(tmp_path: Path, capsys: Read) -> None:
+    for seed, trained in ((0, "aaa-s0"), (1, "aaa-s0")):
+        config = settings(phases=["local_optimisation"], initialise=initialised(trained, 1))
+        rows = {**ESTIMATED, **OPTIMISED}
+        add_run(tmp_path, f"m{seed}", rows, seed=seed, config=config)
+    rows = shown(tmp_path, capsys, "--over-training")
+    assert [(row["trained run"], row["runs"]) for row in rows] == [("aaa", "1"), ("aaa-s0", "1")]

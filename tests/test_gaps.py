@@ -25,7 +25,7 @@ from tests.gap_runs import (
     shown,
     table,
 )
-from tests.tables import spread
+from tests.tables import rows_of, spread
 from utils.reporting import gaps
 from utils.results.database import ResultsDatabase, database_url
 
@@ -193,6 +193,37 @@ def test_each_setting_has_a_row(tmp_path: Path, capsys: Read) -> None:
     )
 
 
+def test_optimisations_that_did_not_end_by_their_own_rule_are_told(
+    tmp_path: Path, capsys: Read
+) -> None:
+    rows = {
+        **ESTIMATED,
+        "local_optimisation/FFG (fast)/test/elbo": (-92.0, -80.0, -86.0, -98.0),
+        "local_optimisation/AF (fast)/test/elbo": (-91.0, -79.5, -85.5, -97.0),
+        # the fifth is no datum of these gaps
+        "local_optimisation/FFG (fast)/test/converged": (1.0, 1.0, 1.0, 1.0, 0.0),
+        "local_optimisation/AF (fast)/test/converged": (1.0, 0.0, 1.0, 1.0, 0.0),
+    }
+    config = settings(FFG, {"FFG": FFG, "AF": AF})
+    add_run(tmp_path, "aaa", rows, config=config)
+    more = {"local_optimisation/AF (fast)/test/converged": (0.0, 0.0, 1.0, 1.0)}
+    add_run(tmp_path, "aaa", rows | more, config=config, seed=1)
+    add_run(tmp_path, "bbb", {**ESTIMATED, **OPTIMISED})  # nothing known of it
+    assert plot(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert [row["converged"] for row in rows_of(said)] == ["AF 62 %, FFG 100 %", "-"]
+    assert "converged: share of the data" in said
+
+
+def test_optimisations_that_all_ended_by_their_own_rule_are_not_mentioned(
+    tmp_path: Path, capsys: Read
+) -> None:
+    converged = {"local_optimisation/gaussian (fast)/test/converged": (1.0, 1.0, 1.0, 1.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **converged})
+    assert plot(tmp_path) == 0
+    assert "converged" not in capsys.readouterr().out
+
+
 def test_splits_can_be_chosen(tmp_path: Path, capsys: Read) -> None:
     rows = {**ESTIMATED, **OPTIMISED}
     add_run(tmp_path, "aaa", {**rows, **on("train", rows)})
@@ -235,6 +266,18 @@ def test_configurations_alike_are_told_apart(tmp_path: Path, capsys: Read) -> No
     add_run(tmp_path, "ccc", {}, config=settings(phases=["train"], model={"latent_dim": 50}))
     first, second = shown(tmp_path, capsys)
     assert (first["settings"], second["settings"]) == ("", "hidden=[500]")
+
+
+def test_settings_name_the_run_that_weights_are_from_without_the_seed_that_all_share(
+    tmp_path: Path, capsys: Read
+) -> None:
+    for trained in ("aaa", "bbb"):
+        for seed in (0, 1):
+            origin = initialised(f"{trained}-s{seed}")
+            config = settings(phases=["local_optimisation", "estimate"], initialise=origin)
+            add_run(tmp_path, f"{trained}m", {**ESTIMATED, **OPTIMISED}, seed=seed, config=config)
+    rows = shown(tmp_path, capsys)
+    assert [(row["settings"], row["runs"]) for row in rows] == [("run=aaa", "2"), ("run=bbb", "2")]
 
 
 def test_unfinished_runs_are_left_out_unless_wanted(tmp_path: Path, capsys: Read) -> None:
@@ -320,6 +363,29 @@ def test_nothing_to_show_is_said(tmp_path: Path, capsys: Read) -> None:
     assert "runtime.keep_epochs" in capsys.readouterr().err
     assert plot(tmp_path, "--figure", "bars.gif") == 2
     assert ".png, .pdf, .svg" in capsys.readouterr().err
+
+
+def test_runs_whose_local_estimator_gives_no_bound_are_named(tmp_path: Path, capsys: Read) -> None:
+    local = {
+        "local_optimisation/gaussian (fast)/test/log_px": (-91.5, -79.5, -85.75, -97.5),
+        "local_optimisation/gaussian (fast)/test/converged": (1.0, 1.0, 1.0, 1.0),
+    }
+    for seed in range(10):
+        add_run(tmp_path, "bbb", {**ESTIMATED, **local}, seed=seed)
+    assert plot(tmp_path) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "10 run(s) optimised locally have no row" in said.err
+    assert "local_optimisation.estimator gives no bound L[q*]" in said.err
+    assert "bbb-s0, bbb-s1, " in said.err
+    assert "bbb-s7, 2 more" in said.err
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED})
+    add_run(tmp_path, "ccc", ESTIMATED)  # not optimised, not meant
+    assert plot(tmp_path) == 0
+    said = capsys.readouterr()
+    assert len(rows_of(said.out)) == 1
+    assert "10 run(s) optimised locally have no row" in said.out
+    assert "ccc" not in said.out
 
 
 def test_a_winner_of_few_data_is_not_said_to_have_none() -> None:

@@ -232,8 +232,6 @@ def test_table_goes_to_a_file(root: Path, capsys: pytest.CaptureFixture[str]) ->
     assert shown.out == ""
     assert "wrote" in shown.err
     assert "-87.9 ± 0.4" in output.read_text(encoding="utf-8")
-    assert plot(root, "table", "--output", str(root / "none" / "table.md")) == 1
-    assert "none" in capsys.readouterr().err
 
 
 # --- runs, metrics, curves ----------------------------------------------------------------------
@@ -348,6 +346,29 @@ def test_nothing_to_show_is_said(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert message in shown.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        *((command, "output", "a.csv") for command in ("runs", "metrics", "table", "gaps")),
+        ("curves", "output", "a.png"),
+        ("gaps", "figure", "a.png"),
+    ],
+)
+def test_files_that_cannot_be_written_are_noticed_first(
+    command: str, option: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none" / name  # nor is there a database, which is not looked for
+    assert plot(tmp_path, command, f"--{option}", str(path)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        f"plot_from_db.py: error: --{option} {path}: there is no folder {path.parent}\n"
+    )
+    (tmp_path / name).mkdir()
+    assert plot(tmp_path, command, f"--{option}", str(tmp_path / name)) == 2
+    assert "is a folder; name a file in it" in capsys.readouterr().err
 
 
 def test_empty_database_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

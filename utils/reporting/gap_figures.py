@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
@@ -18,7 +19,10 @@ from utils.reporting.summary import SHOWN
 APPROXIMATION, AMORTISATION, INFERENCE = GAPS
 GAP_COLOURS = dict(zip(GAPS, COLOURS, strict=False))
 SPLIT_LINES = {"train": "-", "test": "--", "validation": ":"}
-BAR_WIDTH, BAR_HEIGHT = 8.0, 0.42  # inches: of the figure, of one bar and the space around it
+# Inches: of the figure, of one bar and the space around it, of the axis beside long labels
+BAR_WIDTH, BAR_HEIGHT, AXIS_WIDTH = 8.0, 0.42, 4.0
+LABEL_LENGTH = 44  # characters, beside a bar and above a panel
+CHARACTER, TEXT_LINE = 0.075, 0.16  # inches, in the larger of the two fonts of labels
 SPREAD = "mean ± standard error, over seeds or, of a single run, over data points"
 
 
@@ -30,23 +34,27 @@ def bar_figure(lines: Sequence[Line]) -> Figure:
     """
     lines = _drawable(lines)
     places = range(len(lines))
-    figure = Figure((BAR_WIDTH, 1.7 + BAR_HEIGHT * len(lines)), layout="constrained")
+    labels, sums = _labels(lines, ("posterior", "split")), [_sum(line) for line in lines]
+    room = CHARACTER * (_most_characters(labels) + _most_characters(sums))
+    row = max(BAR_HEIGHT, TEXT_LINE * (0.6 + _most_lines(labels)))
+    size = (max(BAR_WIDTH, AXIS_WIDTH + room), 1.7 + row * len(lines))
+    figure = Figure(size, layout="constrained")
     axis = figure.subplots()
-    _bars(axis, lines)
+    _bars(axis, lines, 0.62 * BAR_HEIGHT / row)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(places, _labels(lines, ("posterior", "split")), fontsize="small")
+    axis.set_yticks(places, labels, fontsize="small")
     axis.set_ylim(len(lines) - 0.4, -0.6)  # the first on top
     axis.set_xlabel("gap (nats)")
-    sums = axis.secondary_yaxis("right")
-    sums.set_yticks(places, [_sum(line) for line in lines], fontsize="small")
-    sums.tick_params(length=0)
-    for spine in (*(axis.spines[side] for side in ("top", "right")), sums.spines["right"]):
+    right = axis.secondary_yaxis("right")
+    right.set_yticks(places, sums, fontsize="small")
+    right.tick_params(length=0)
+    for spine in (*(axis.spines[side] for side in ("top", "right")), right.spines["right"]):
         spine.set_visible(False)
     _add_legend(figure, 2, f"{SPREAD}\nright: approximation + amortisation = inference gap")
     return figure
 
 
-def _bars(axis: Axes, lines: Sequence[Line]) -> None:
+def _bars(axis: Axes, lines: Sequence[Line], height: float) -> None:
     places = np.arange(len(lines))
     first, second = (_values(lines, name)[0] for name in (APPROXIMATION, AMORTISATION))
     starts = {
@@ -56,7 +64,7 @@ def _bars(axis: Axes, lines: Sequence[Line]) -> None:
     for name, start in starts.items():
         means, errors = _values(lines, name)
         colour = GAP_COLOURS[name]
-        axis.barh(places, means, height=0.62, left=start, color=colour, label=name)
+        axis.barh(places, means, height=height, left=start, color=colour, label=name)
         axis.errorbar(start + means, places, xerr=errors, fmt="none", ecolor="black", capsize=3)
 
 
@@ -73,7 +81,8 @@ def training_figure(lines: Sequence[Line]) -> Figure:
     panels: dict[tuple[str, str], list[Line]] = defaultdict(list)
     for line, title in zip(lines, titles, strict=True):
         panels[line.key["trained run"], title].append(line)
-    size = (max(PANEL_WIDTH * len(panels), 6.0), PANEL_HEIGHT + 1.0)
+    height = PANEL_HEIGHT + 1.0 + TEXT_LINE * (_most_lines(titles) - 1)
+    size = (max(PANEL_WIDTH * len(panels), 6.0), height)
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     splits = sorted({line.key["split"] for line in lines}, key=list(SPLIT_LINES).index)
@@ -132,7 +141,7 @@ def _labels(
 ) -> list[str]:
     """What tells the lines apart: the columns in which they differ, and those shown ``always``.
 
-    Settings stand on a line of their own.
+    Settings begin a line of their own; lines have ``LABEL_LENGTH`` characters at most.
     """
 
     def is_shown(name: str) -> bool:
@@ -141,7 +150,19 @@ def _labels(
 
     shown = [name for name in (*SHOWN, "optimisation", "split") if is_shown(name)]
     texts = [(", ".join(line.key[name] for name in shown), line.key["settings"]) for line in lines]
-    return ["\n".join(filter(None, text)) for text in texts]
+    return ["\n".join(_wrap(part) for part in text if part) for text in texts]
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, LABEL_LENGTH, break_on_hyphens=False)  # 1e-05 stays whole
+
+
+def _most_lines(texts: Sequence[str]) -> int:
+    return max(text.count("\n") + 1 for text in texts)
+
+
+def _most_characters(texts: Sequence[str]) -> int:
+    return max(len(line) for text in texts for line in text.splitlines())
 
 
 def _add_legend(figure: Figure, num_columns: int, title: str = SPREAD) -> None:

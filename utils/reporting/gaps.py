@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,23 +10,24 @@ from typing import Any
 import pandas as pd
 
 from utils.reporting import ReportError
-from utils.reporting.labels import distinguish
-from utils.reporting.queries import choose, load_estimates, load_runs, status_note
+from utils.reporting.gap_estimates import (
+    ESTIMATE,
+    LOCAL,
+    SIMULATED,
+    boundless_note,
+    without_bound,
+)
+from utils.reporting.labels import configuration_labels
+from utils.reporting.queries import choose, status_note
 from utils.reporting.statistics import seed_mean
 from utils.reporting.summary import PRETTY, SHOWN
 from utils.reporting.tables import Cell, Heading, Number, Table, Text
-from utils.results.database import ResultsDatabase
 
-LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
-NAMES = ("elbo", "log_px", "width")  # what the table is made of
 GAPS = ("approximation gap", "amortisation gap", "inference gap")
 LOCAL_LABEL = r"^(?P<family>.+) \((?P<setting>(?:[^()]|\([^()]*\))*)\)$"  # "FFG (fast)"
 AMORTISED_LABEL = r"^IWAE-(\d+)$"
 FLAG = " !"
 ENOUGH = 2  # standard errors below zero that are no noise
-
-SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
-PARTS = {"model", "encoder", "posterior"}
 
 CAPTION = (
     "Mean ± standard error over runs with different seeds; where there is a single run, over its "
@@ -41,6 +42,10 @@ WIDTH_NOTE = (
     "width: upper less lower bound of bidirectional Monte Carlo, over data simulated from the "
     "model."
 )
+CONVERGED_NOTE = (
+    "converged: share of the data, rounded down, whose local optimisation ended by its own rule; "
+    "the others were stopped before, so that L[q*] may be too low."
+)
 FLAG_NOTE = (
     f"{FLAG.strip()}: negative by more than {ENOUGH} standard errors, which no true gap is: the "
     "local optimisation has not converged or log p(x) is estimated too low."
@@ -54,6 +59,8 @@ class Measured:
     ``values`` by name: ``log_px``, ``elbo`` (L[q]), ``L[q*_FAMILY]`` and the gaps, of the same
     data points all; ``width (ESTIMATOR)``, of simulated ones. ``winners``: by whom each
     ``log_px`` is. ``own``: label of the run's own family, where that was optimised.
+    ``converged``: by family, for each of these data whether its optimisation ended by its own
+    rule, where that is known.
     """
 
     run: str
@@ -62,85 +69,20 @@ class Measured:
     own: str | None
     values: Mapping[str, Sequence[float]]
     winners: Sequence[str]
+    converged: Mapping[str, Sequence[bool]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``."""
+    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``.
+
+    ``converged``: by family, per cent of the data.
+    """
 
     key: Mapping[str, str]
     numbers: Mapping[str, Number]
     winners: str
-
-
-def over_training(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that measured an epoch of another; ``trained run`` and ``epoch`` say which.
-
-    ``initialise`` is taken out of their configurations. Raises ReportError when there are none.
-    """
-    weights = [(config.get("initialise") or {}).get("weights") for config in runs["config"]]
-    chosen = runs[[isinstance(of, int) for of in weights]]
-    if chosen.empty:
-        raise ReportError(
-            "no run here measures an epoch of another: train with runtime.keep_epochs, then set "
-            "initialise.run and an epoch as initialise.weights in a run that does not train"
-        )
-    origins = [config["initialise"] for config in chosen["config"]]
-    columns = {
-        "trained run": [origin["run"] for origin in origins],
-        "epoch": [origin["weights"] for origin in origins],
-        "config": [config | {"initialise": None} for config in chosen["config"]],
-    }
-    return chosen.assign(**columns)
-
-
-def load(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
-    """What the gaps of ``runs`` are made of: their estimates, and those lent to them.
-
-    Columns: run, phase, estimator, split, name, datum, value.
-    """
-    everything = load_runs(database)
-    lenders = find_lenders(runs, everything)
-    needed = everything[everything["id"].isin([*runs["id"], *lenders.values()])]
-    return lend(load_estimates(database, needed, NAMES), runs, lenders)
-
-
-def find_lenders(runs: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]:
-    """For runs with nothing but another one's weights: the run that may lend its estimates.
-
-    That is the one which the weights are from, provided that it was itself measured with them, on
-    the same data with the same model and posterior.
-    """
-    configs = dict(zip(everything["id"], everything["config"], strict=True))
-    lenders = {}
-    for run, config in zip(runs["id"], runs["config"], strict=True):
-        origin = config.get("initialise") or {}
-        other = configs.get(origin.get("run"))
-        if other is None or "train" in config["phases"] or set(origin["parts"]) != PARTS:
-            continue
-        same_weights = origin["weights"] == other["evaluation"]["weights"]
-        if same_weights and all(config.get(name) == other.get(name) for name in SAME):
-            lenders[run] = origin["run"]
-    return lenders
-
-
-def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]) -> pd.DataFrame:
-    """The estimates of ``runs``, with those of their lenders by names that they lack on a split.
-
-    Args:
-        estimates: run, phase, estimator, split, name, datum, value; of ``runs`` and of lenders.
-        runs: whose rows are wanted.
-        lenders: the lender's id by the borrower's.
-    """
-    own = estimates[estimates["run"].isin(runs["id"])]
-    amortised = estimates[estimates["phase"] == ESTIMATE]
-    key = ["run", "split", "name"]
-    known = pd.MultiIndex.from_frame(amortised[key])
-    lent = [own]
-    for borrower, lender in lenders.items():
-        rows = amortised[amortised["run"] == lender].assign(run=borrower)
-        lent.append(rows[~pd.MultiIndex.from_frame(rows[key]).isin(known)])
-    return pd.concat(lent, ignore_index=True)
+    converged: Mapping[str, int]
 
 
 def measure(
@@ -153,29 +95,45 @@ def measure(
         runs: their rows of the table ``runs``.
         splits: only these.
 
-    Raises ReportError when nothing was optimised locally.
+    Raises ReportError when nothing was optimised locally, or nothing with a bound.
     """
-    local = estimates[(estimates["phase"] == LOCAL) & (estimates["name"] == "elbo")]
-    if local.empty:
+    local = estimates[estimates["phase"] == LOCAL]
+    bounds = local[local["name"] == "elbo"]
+    if bounds.empty:
+        if boundless := without_bound(estimates):
+            raise ReportError(boundless_note(boundless))
         raise ReportError(
             f"nothing was optimised locally in the {len(runs)} run(s) chosen: gaps need `python "
             "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
         )
-    local = choose(local, "split", splits)
-    local = local.join(local["estimator"].str.extract(LOCAL_LABEL))
+    bounds = choose(bounds, "split", splits)
+    ends = _by_search(local[local["name"] == "converged"])
     places = dict(iter(estimates.groupby(["run", "split"])))
     configs = dict(zip(runs["id"], runs["config"], strict=True))
     measured = []
-    for key, rows in local.groupby(["run", "split", "setting"]):
-        run, split, setting = map(str, key)
-        families = {str(family): _by_datum(of) for family, of in rows.groupby("family")}
+    for (run, split, setting), families in _by_search(bounds).items():
         own = _own_family(configs[run])
         own = own if own in families else None
         data = _common_data(places[run, split], families, own)
         values = {str(name): data[name].tolist() for name in data if name != "winner"}
-        values |= _widths(places.get((run, SIMULATED), rows))
-        measured.append(Measured(run, split, setting, own, values, data["winner"].tolist()))
+        values |= _widths(places.get((run, SIMULATED)))
+        converged = {
+            family: of[of.index.isin(data.index)].astype(bool).tolist()
+            for family, of in ends.get((run, split, setting), {}).items()
+        }
+        winners = data["winner"].tolist()
+        measured.append(Measured(run, split, setting, own, values, winners, converged))
     return measured
+
+
+def _by_search(local: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, pd.Series]]:
+    """By run, split and setting, and in that by family: the values of each datum."""
+    local = local.join(local["estimator"].str.extract(LOCAL_LABEL))
+    found: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
+    for key, of in local.groupby(["run", "split", "setting", "family"]):
+        run, split, setting, family = map(str, key)
+        found.setdefault((run, split, setting), {})[family] = _by_datum(of)
+    return found
 
 
 def _own_family(config: Mapping[str, Any]) -> str | None:
@@ -227,7 +185,9 @@ def _amortised_bound(rows: pd.DataFrame) -> pd.Series:
     return _by_datum(found[num_samples == num_samples.max()])
 
 
-def _widths(rows: pd.DataFrame) -> dict[str, list[float]]:
+def _widths(rows: pd.DataFrame | None) -> dict[str, list[float]]:
+    if rows is None:
+        return {}
     found = rows[rows["name"] == "width"]
     return {f"width ({by})": of["value"].tolist() for by, of in found.groupby("estimator")}
 
@@ -256,18 +216,14 @@ def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2)
         names = dict.fromkeys(name for entry in entries for name in entry.values)
         numbers = {name: _number(name, entries, digits) for name in names}
         winners = [winner for entry in entries for winner in entry.winners]
-        lines.append(Line(key, numbers, winners_in_words(winners)))
+        lines.append(Line(key, numbers, winners_in_words(winners), _converged(entries)))
     return lines
 
 
 def _settings(runs: pd.DataFrame) -> dict[str, str]:
     """By run id, in what its configuration (or its trained run's) differs from others alike."""
     method = "trained run" if "trained run" in runs else "hash"
-    first = runs.drop_duplicates(method).to_dict("records")
-    labels = distinguish(
-        {run[method]: run["config"] for run in first},
-        {run[method]: tuple(run[name] for name in SHOWN) for run in first},
-    )
+    labels = configuration_labels(runs, SHOWN, method)
     return {run: labels[name] for run, name in zip(runs["id"], runs[method], strict=True)}
 
 
@@ -286,6 +242,15 @@ def _span(sizes: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def _converged(entries: Sequence[Measured]) -> dict[str, int]:
+    """By family, per cent of all data of all runs; rounded down, so that 100 says all."""
+    pooled: dict[str, list[bool]] = defaultdict(list)
+    for entry in entries:
+        for family, ended in entry.converged.items():
+            pooled[family] += ended
+    return {family: 100 * sum(of) // len(of) for family, of in sorted(pooled.items()) if of}
+
+
 def winners_in_words(winners: Sequence[str]) -> str:
     """``AIS-100x500 87 %, IWAE-5000 13 %``."""
 
@@ -294,8 +259,21 @@ def winners_in_words(winners: Sequence[str]) -> str:
     return ", ".join(f"{winner} {percent or '<1'} %" for winner, percent in percents)
 
 
-def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = False) -> Table:
-    """One row a line; ``with_hash`` adds the configuration's hash, for programs."""
+def gap_table(
+    lines: Sequence[Line],
+    runs: pd.DataFrame,
+    boundless: Sequence[str] = (),
+    *,
+    with_hash: bool = False,
+) -> Table:
+    """One row a line.
+
+    Args:
+        lines: out of ``summarise``.
+        runs: theirs alone of the table ``runs``.
+        boundless: out of ``without_bound``, for the caption.
+        with_hash: add the configuration's hash, for programs.
+    """
     names = list(dict.fromkeys(name for line in lines for name in line.numbers))
     optima = sorted(name for name in names if name.startswith("L[q*"))
     widths = sorted(name for name in names if name.startswith("width"))
@@ -306,10 +284,12 @@ def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = Fa
     described = [name for name in described if name in first]
     if not any(line.key["settings"] for line in lines):
         described.remove("settings")
+    all_converged = all(percent == 100 for line in lines for percent in line.converged.values())
     rows: list[list[Cell]] = [
         [
             *(Text(line.key[name]) for name in described),
             *(line.numbers.get(name, none) for name in numbers),
+            *([] if all_converged else [Text(_converged_in_words(line))]),
             Text(line.winners),
         ]
         for line in lines
@@ -317,8 +297,16 @@ def gap_table(lines: Sequence[Line], runs: pd.DataFrame, *, with_hash: bool = Fa
     pretty = PRETTY | {"elbo": "L[q]"}
     headings = [Heading(pretty.get(name, name)) for name in described]
     headings += [Heading(pretty.get(name, name), True) for name in numbers]
+    headings += [] if all_converged else [Heading("converged")]
     headings.append(Heading("best estimator"))
-    notes = [WIDTH_NOTE] if widths else []
+    notes = [*([WIDTH_NOTE] if widths else []), *([] if all_converged else [CONVERGED_NOTE])]
     if any(FLAG in number.note for line in lines for number in line.numbers.values()):
         notes.append(FLAG_NOTE)
+    if boundless:
+        notes.append(f"{boundless_note(boundless)}.")
     return Table(headings, rows, (*CAPTION, *notes, *status_note(runs)))
+
+
+def _converged_in_words(line: Line) -> str:
+    """``AF 64 %, FFG 100 %``; a dash where it is not known."""
+    return ", ".join(f"{family} {of} %" for family, of in line.converged.items()) or "-"

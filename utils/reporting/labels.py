@@ -13,13 +13,36 @@ NOT_SCIENCE = ("seed", "experiment", "runtime")  # may differ without making ano
 ABSENT = object()
 
 
-def configuration_labels(runs: pd.DataFrame, shown: Sequence[str]) -> dict[str, str]:
-    """By hash, the settings in which a configuration differs from others alike in ``shown``."""
-    first = runs.drop_duplicates("hash").to_dict("records")
+def configuration_labels(
+    runs: pd.DataFrame, shown: Sequence[str], by: str = "hash"
+) -> dict[str, str]:
+    """The settings in which a configuration differs from others alike in ``shown``.
+
+    Args:
+        runs: rows of the table ``runs``.
+        shown: columns that are seen anyway.
+        by: the column whose values stand each for a configuration, the keys of what is returned.
+    """
+    first = runs.drop_duplicates(by).to_dict("records")
     return distinguish(
-        {run["hash"]: run["config"] for run in first},
-        {run["hash"]: tuple(run[name] for name in shown) for run in first},
+        {run[by]: _seedless_config(run["config"], run["seed"]) for run in first},
+        {run[by]: tuple(run[name] for name in shown) for run in first},
     )
+
+
+def seedless(run: str, seed: int) -> str:
+    """A run's id without its seed where that is ``seed``: then all seeds speak of one run.
+
+    So does ``experiments.run.identify``, to give them one hash.
+    """
+    return run.removesuffix(f"-s{seed}")
+
+
+def _seedless_config(config: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    origin = config.get("initialise") or {}
+    if not origin.get("run"):
+        return config
+    return {**config, "initialise": {**origin, "run": seedless(origin["run"], seed)}}
 
 
 def distinguish(

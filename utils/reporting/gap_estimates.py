@@ -1,0 +1,108 @@
+"""Of which runs gaps are, and the estimates that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from utils.reporting import ReportError
+from utils.reporting.labels import seedless
+from utils.reporting.queries import load_estimates, load_runs
+from utils.results.database import ResultsDatabase
+
+LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
+NAMES = ("elbo", "log_px", "width", "converged")  # what the table is made of
+SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
+PARTS = {"model", "encoder", "posterior"}
+NAMED = 8  # runs of which a message tells the ids
+
+
+def over_training(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that measured an epoch of another; ``trained run`` and ``epoch`` say which.
+
+    ``trained run`` is without its seed where that is the measuring run's own. ``initialise`` is
+    taken out of their configurations. Raises ReportError when there are none.
+    """
+    weights = [(config.get("initialise") or {}).get("weights") for config in runs["config"]]
+    chosen = runs[[isinstance(of, int) for of in weights]]
+    if chosen.empty:
+        raise ReportError(
+            "no run here measures an epoch of another: train with runtime.keep_epochs, then set "
+            "initialise.run and an epoch as initialise.weights in a run that does not train"
+        )
+    origins = [config["initialise"] for config in chosen["config"]]
+    columns = {
+        "trained run": [
+            seedless(origin["run"], seed)
+            for origin, seed in zip(origins, chosen["seed"], strict=True)
+        ],
+        "epoch": [origin["weights"] for origin in origins],
+        "config": [config | {"initialise": None} for config in chosen["config"]],
+    }
+    return chosen.assign(**columns)
+
+
+def load(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
+    """What the gaps of ``runs`` are made of: their estimates, and those lent to them.
+
+    Columns: run, phase, estimator, split, name, datum, value.
+    """
+    everything = load_runs(database)
+    lenders = find_lenders(runs, everything)
+    needed = everything[everything["id"].isin([*runs["id"], *lenders.values()])]
+    return lend(load_estimates(database, needed, NAMES), runs, lenders)
+
+
+def find_lenders(runs: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]:
+    """For runs with nothing but another one's weights: the run that may lend its estimates.
+
+    That is the one which the weights are from, provided that it was itself measured with them, on
+    the same data with the same model and posterior.
+    """
+    configs = dict(zip(everything["id"], everything["config"], strict=True))
+    lenders = {}
+    for run, config in zip(runs["id"], runs["config"], strict=True):
+        origin = config.get("initialise") or {}
+        other = configs.get(origin.get("run"))
+        if other is None or "train" in config["phases"] or set(origin["parts"]) != PARTS:
+            continue
+        same_weights = origin["weights"] == other["evaluation"]["weights"]
+        if same_weights and all(config.get(name) == other.get(name) for name in SAME):
+            lenders[run] = origin["run"]
+    return lenders
+
+
+def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]) -> pd.DataFrame:
+    """The estimates of ``runs``, with those of their lenders by names that they lack on a split.
+
+    Args:
+        estimates: run, phase, estimator, split, name, datum, value; of ``runs`` and of lenders.
+        runs: whose rows are wanted.
+        lenders: the lender's id by the borrower's.
+    """
+    own = estimates[estimates["run"].isin(runs["id"])]
+    amortised = estimates[estimates["phase"] == ESTIMATE]
+    key = ["run", "split", "name"]
+    known = pd.MultiIndex.from_frame(amortised[key])
+    lent = [own]
+    for borrower, lender in lenders.items():
+        rows = amortised[amortised["run"] == lender].assign(run=borrower)
+        lent.append(rows[~pd.MultiIndex.from_frame(rows[key]).isin(known)])
+    return pd.concat(lent, ignore_index=True)
+
+
+def without_bound(estimates: pd.DataFrame) -> list[str]:
+    """The runs that were optimised locally but measured by an estimator which gives no L[q*]."""
+    local = estimates[estimates["phase"] == LOCAL]
+    return sorted({*local["run"]} - {*local.loc[local["name"] == "elbo", "run"]})
+
+
+def boundless_note(runs: Sequence[str]) -> str:
+    """What is said of the runs ``without_bound``."""
+    more = [f"{len(runs) - NAMED} more"] if len(runs) > NAMED else []
+    return (
+        f"{len(runs)} run(s) optimised locally have no row, because their "
+        "local_optimisation.estimator gives no bound L[q*] (importance does): "
+        f"{', '.join([*runs[:NAMED], *more])}"
+    )
