@@ -13,6 +13,13 @@ read -ra extra <<<"${EXTRA:-}"
 more=("$@") # configuration files
 JOBS=${JOBS:-1}
 
+usage_error() {
+    echo "$0: $1" >&2
+    exit 2
+}
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || usage_error "JOBS must be a whole number above 0, not '$JOBS'"
+((${#seeds[@]} > 0)) || usage_error "SEEDS names no seed"
+
 if ((JOBS > 1)); then
     share=$(($(nproc) / JOBS))
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((share > 0 ? share : 1))}

@@ -1,4 +1,4 @@
-"""Sweeps, with a stand-in for Python: how they fail and what a signal does."""
+"""Sweeps, with a stand-in for Python: how they fail, what a signal does, what they refuse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,21 @@ esac
     sweep = Sweep(tmp_path, "expE/run.sh", body, SEEDS="0 1", JOBS="5")
     assert sweep.end()[0] == 2
     assert len(sweep.lines("done")) == 4
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"JOBS": "0"}, "JOBS must be a whole number above 0, not '0'"),
+        ({"JOBS": "x"}, "JOBS must be a whole number above 0, not 'x'"),
+        ({"JOBS": "-1"}, "JOBS must be a whole number above 0, not '-1'"),
+        ({"JOBS": "2 3"}, "JOBS must be a whole number above 0, not '2 3'"),
+        ({"SEEDS": " "}, "SEEDS names no seed"),
+    ],
+)
+def test_wrong_variables_are_named_and_nothing_is_begun(
+    tmp_path: Path, variables: Mapping[str, str], says: str
+):
+    sweep = Sweep(tmp_path, "expA/run.sh", 'echo "$*" >>"$LOG"', **variables)
+    assert sweep.end() == (2, f"experiments/expA/run.sh: {says}\n")
+    assert not sweep.log.read_text()
