@@ -151,3 +151,11 @@ def test_wrong_variables_are_named_and_nothing_is_begun(
     sweep = Sweep(tmp_path, "expA/run.sh", 'echo "$*" >>"$LOG"', **variables)
     assert sweep.end() == (2, f"experiments/expA/run.sh: {says}\n")
     assert not sweep.log.read_text()
+
+
+def test_only_vi_data_says_where_data_lies(tmp_path):
+    """DATA names data sets in the sweeps that have several."""
+    body = 'echo "$VI_DATA" >>"$LOG"'
+    sweep = Sweep(tmp_path, "flows/mnist.sh", body, DATA="digits", VI_DATA="/somewhere")
+    assert sweep.end() == (0, "")
+    assert set(sweep.log.read_text().split()) == {"/somewhere"}
