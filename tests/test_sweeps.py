@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import sys
 import time
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+import main
+from experiments import app
+from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -159,3 +166,25 @@ def test_only_vi_data_says_where_data_lies(tmp_path):
     sweep = Sweep(tmp_path, "flows/mnist.sh", body, DATA="digits", VI_DATA="/somewhere")
     assert sweep.end() == (0, "")
     assert set(sweep.log.read_text().split()) == {"/somewhere"}
+
+
+def test_a_summary_is_written_at_once(tmp_path, monkeypatch):
+    """So runs side by side do not write into each other's."""
+    writes = []
+
+    class Terminal(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            writes.append(bytes(data))
+            return len(data)
+
+    monkeypatch.setattr(app, "_identify", lambda options: (None, None))
+    monkeypatch.setattr(app, "execute", lambda *_: Namespace(id="abc"))
+    monkeypatch.setattr(app.listing, "summary", lambda *_: "a run\n  its numbers")
+    terminal = io.TextIOWrapper(io.BufferedWriter(Terminal()), line_buffering=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    options = cli.parse(main.parser(), ["--results", str(tmp_path)])
+    assert app.run(options, ["main.py"]) == 0
+    assert writes == [b"a run\n  its numbers\n"]
