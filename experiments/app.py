@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -104,7 +105,9 @@ def _run(options: Namespace, console: Console) -> int:
     url = database_url(root, options.db)
     check_url(url)
     record = execute(identified, Place(root, url, options.resume), console)
-    print(listing.summary(record, root / "runs" / record.id))
+    text = listing.summary(record, root / "runs" / record.id)
+    sys.stdout.write(text + "\n")  # at once: print would let runs side by side write between
+    sys.stdout.flush()
     return ExitCode.DONE
 
 

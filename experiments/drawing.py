@@ -35,19 +35,26 @@ class Trained(NamedTuple):
     """``IWAE-1000/log_px`` and the like."""
 
 
-def make_parser(description: str | None, output: str) -> argparse.ArgumentParser:
+def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
     """The command line of a figure, described by its module's docstring.
 
-    It gives ``output``, ``seeds`` and, to change every run, ``files`` and ``assignments``.
+    It gives ``output``, by default the file ``name`` in the results folder, ``seeds`` and, to
+    change every run, ``files`` and ``assignments``.
     """
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
-    parser.add_argument("--output", type=Path, default=Path(output), help=f"default: {output}")
+    add_output(parser, name)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     parser.add_argument(
         "-additional_configs", dest="files", type=Path, nargs="*", default=[], metavar="FILE"
     )
     parser.add_argument("-set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE")
     return parser
+
+
+def add_output(parser: argparse.ArgumentParser, name: str) -> None:
+    """The option ``--output``: where a figure goes, by default into the results folder."""
+    output = results_root() / name
+    parser.add_argument("--output", type=Path, default=output, help="default: %(default)s")
 
 
 def trained(

@@ -3,14 +3,24 @@
 #   bash experiments/expA/run.sh [FILE.yaml ...]   further configurations, such as configs/short.yaml
 #   DATA="digits fashion_mnist"   which data sets      SEEDS="0 1"   which seeds
 #   JOBS=2   runs side by side                         EXTRA="a.b=c" further -set assignments
-# Finished runs are skipped, runs that were cut off are resumed.
+# Finished runs are skipped, runs that were cut off are resumed. A failed run does not stop the
+# others: they go on, then the sweep fails as the first one did, without a table. Ctrl-C and SIGTERM
+# stop all runs with a checkpoint, then the sweep.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 PYTHON=${PYTHON:-python}
 read -ra seeds <<<"${SEEDS:-0}"
 read -ra extra <<<"${EXTRA:-}"
 more=("$@") # configuration files
+JOBS=${JOBS:-1}
 
-if ((${JOBS:-1} > 1)); then
+usage_error() {
+    echo "$0: $1" >&2
+    exit 2
+}
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || usage_error "JOBS must be a whole number above 0, not '$JOBS'"
+((${#seeds[@]} > 0)) || usage_error "SEEDS names no seed"
+
+if ((JOBS > 1)); then
     share=$(($(nproc) / JOBS))
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((share > 0 ? share : 1))}
 fi
@@ -27,22 +37,53 @@ words() {
     printf '%s\n' -config "$1" -additional_configs "${files[@]}" -set "${sets[@]}" "${extra[@]}"
 }
 
-# run BASE FILE ... KEY=VALUE ...: one run, in the background where JOBS allows.
+processes=() # of all runs begun
+
+# Set `running` to the processes that go on. Bash can lose a Ctrl-C that comes during $(jobs -rp).
+look() { mapfile -t running < <(jobs -rp); }
+
+# Pass a signal on, so that each run writes its checkpoint; the sweep ends after them.
+stop() {
+    trap '' INT TERM
+    look
+    kill "${running[@]}" 2>/dev/null || :
+    exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
+trap wait EXIT # however the sweep ends, no run outlives it
+
+# run BASE FILE ... KEY=VALUE ...: begin a run as soon as JOBS allows. Always in the background, for
+# bash sees to a signal during `wait`, but not while a command in the foreground goes on.
 run() {
     local options
     mapfile -t options < <(words "$@")
-    if ((${JOBS:-1} == 1)); then
-        "$PYTHON" main.py "${options[@]}"
-        return
-    fi
-    while (($(jobs -rp | wc -l) >= JOBS)); do wait -n; done
+    look
+    while ((${#running[@]} >= JOBS)); do
+        wait -n || : # `finish` asks how it ended
+        look
+    done
     "$PYTHON" main.py "${options[@]}" &
+    processes+=($!)
 }
 
-# Wait for all runs in the background; fails if one of them did.
+# run_now BASE FILE ... KEY=VALUE ...: one run to its end; fails if it does.
+run_now() {
+    run "$@"
+    wait "${processes[-1]}"
+}
+
+# Wait for all runs; fails as the first one that did, in the order of the sweep.
 finish() {
-    local process
-    for process in $(jobs -p); do wait "$process"; done
+    local process status first=0 failures=0
+    for process in "${processes[@]}"; do
+        status=0
+        wait "$process" || status=$?
+        ((status == 0)) || ((++failures))
+        ((first)) || first=$status
+    done
+    ((first == 0)) || echo "$0: $failures of ${#processes[@]} runs failed" >&2
+    return "$first"
 }
 
 # run_id BASE FILE ... KEY=VALUE ...: the id that this run has or would have.

@@ -168,3 +168,19 @@ def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, c
         assert any(name in line for line in table), name
     assert len({line.count("|") for line in table if line}) <= 2
     assert not any("nan" in line for line in table)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *((f"{experiment}.figure", f"{experiment}.png") for experiment in SMALL),
+        ("flows.picture", "posteriors_2d.png"),
+    ],
+)
+def test_figures_go_into_the_results_by_default(module, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "1000")  # no line is broken
+    monkeypatch.setattr(sys, "argv", ["figure", "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"experiments.{module}").main()
+    assert f"default: {tmp_path / name}" in capsys.readouterr().out

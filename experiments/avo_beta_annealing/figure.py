@@ -1,6 +1,9 @@
 """Draw the final bound against the length of the KL annealing, and print it.
 
-python -m experiments.avo_beta_annealing.figure [--lengths 0 20 100 300]
+python -m experiments.avo_beta_annealing.figure [--lengths 0 20 100 300] [--output FILE]
+
+The figure goes to avo_beta_annealing.png in the results folder; that of the documentation is made
+with ``--output docs/figures/avo_beta_annealing.png``.
 
 Does what is missing of the runs of configs/avo_beta_annealing. Bounds are of the test split, at
 the weights after the last epoch.
@@ -35,7 +38,7 @@ Results = Mapping[str, Mapping[int, Sequence[Bounds]]]
 
 def main() -> None:
     """Find or do the runs, print the table, draw."""
-    parser, console = make_parser(__doc__, "docs/figures/avo_beta_annealing.png"), Console()
+    parser, console = make_parser(__doc__, "avo_beta_annealing.png"), Console()
     parser.add_argument("--lengths", type=int, nargs="+", default=[0, 20, 100, 300])
     options = parser.parse_args()
 

@@ -1,6 +1,9 @@
 """Draw the noise scale that each method learns, and its posterior, beside the exact ones.
 
-python -m experiments.avo_biased_noise.figure [--output docs/figures/avo_biased_noise.png]
+python -m experiments.avo_biased_noise.figure [--seeds 0 1] [--output FILE]
+
+The figure goes to avo_biased_noise.png in the results folder; that of the documentation is made
+with ``--output docs/figures/avo_biased_noise.png``.
 
 Does what is missing of the runs of configs/avo_biased_noise. log p(x) and the posterior are exact,
 so the maximum-likelihood noise scale of the training data is known.
@@ -60,7 +63,7 @@ def most_likely(x: Tensor) -> AbsoluteValue:
 
 def main() -> None:
     """Find or do the runs, print the table, draw."""
-    parser, console = make_parser(__doc__, "docs/figures/avo_biased_noise.png"), Console()
+    parser, console = make_parser(__doc__, "avo_biased_noise.png"), Console()
     options = parser.parse_args()
     runs = {
         method: [

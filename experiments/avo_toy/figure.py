@@ -1,6 +1,9 @@
 """Draw six energies beside what each method makes of them, and print how close it comes.
 
-python -m experiments.avo_toy.figure [--energies d] [--seeds 0 1] [--output FILE.png]
+python -m experiments.avo_toy.figure [--energies d] [--seeds 0 1] [--output FILE]
+
+The figure goes to avo_toy.png in the results folder; that of the documentation is made
+with ``--output docs/figures/avo_toy.png``.
 
 Does what is missing of the runs of configs/avo_toy. The truth is by quadrature; annealed
 importance sampling stands beside it. Of several seeds the figure shows that of median coverage.
@@ -93,7 +96,7 @@ def mode_weights(z: Tensor) -> list[float]:
 
 def main() -> None:
     """Find or do the runs, print tables, draw."""
-    parser, console = make_parser(__doc__, "docs/figures/avo_toy.png"), Console()
+    parser, console = make_parser(__doc__, "avo_toy.png"), Console()
     parser.add_argument("--energies", nargs="+", choices=ENERGIES, default=ENERGIES)
     options = parser.parse_args()
     results = {

@@ -8,7 +8,7 @@ source "$(dirname "$0")/../sweep.sh"
 for data in ${DATA:-binarised_mnist}; do
     for seed in "${seeds[@]}"; do
         decoder=(configs/expE/base.yaml "configs/expA/additional/$data.yaml" "${more[@]}")
-        JOBS=1 run "${decoder[@]}" "phases=[train]" "seed=$seed"
+        run_now "${decoder[@]}" "phases=[train]" "seed=$seed" || continue # no decoder to take
         trained=$(run_id "${decoder[@]}" "phases=[train]" "seed=$seed")
         for posterior in gaussian aux_real_nvp planar real_nvp; do
             run "${decoder[@]}" "configs/posterior/$posterior.yaml" \

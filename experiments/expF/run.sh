@@ -13,7 +13,7 @@ for data in ${DATA:-fashion_mnist}; do
             configs/expF/additional/large_{encoder,decoder}.yaml; do
             model=(configs/expF/base.yaml "configs/expA/additional/$data.yaml" "${more[@]}"
                 "$variant" "seed=$seed" "$kept")
-            JOBS=1 run "${model[@]}" "phases=[train]"
+            run_now "${model[@]}" "phases=[train]" || continue # nothing to measure
             trained=$(run_id "${model[@]}" "phases=[train]")
             for epoch in "${epochs[@]}"; do
                 run "${model[@]}" configs/expF/additional/measure.yaml \

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Five posteriors side by side on Larochelle-Murray MNIST with Cremer et al.'s networks, 50 epochs,
 # the warm-up shortened in proportion; IWAE-5000 on the first 1,000 test images. Then the table.
-#   DATA=/path   where the data lies (default: $VI_DATA, else ./data)
-#   SEEDS="0"    which seeds            EXTRA="training.epochs=100"   further -set assignments
+#   VI_DATA=/path   where the data lies (default: ./data), as main.py reads it
+#   SEEDS="0"       which seeds         EXTRA="training.epochs=100"   further -set assignments
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python}
 read -ra seeds <<<"${SEEDS:-0}"
 read -ra extra <<<"${EXTRA:-}"
-[[ -z ${DATA:-} ]] || export VI_DATA=$DATA
 
 for seed in "${seeds[@]}"; do
     for posterior in gaussian real_nvp aux_real_nvp iaf sylvester_orthogonal; do

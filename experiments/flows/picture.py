@@ -2,6 +2,9 @@
 
 python -m experiments.flows.picture [--output docs/figures/posteriors_2d.png]
 
+The picture goes to posteriors_2d.png in the results folder; ``--output`` as above makes that of
+the README.
+
 Trains configs/digits_2d/base.yaml (or finds it finished), takes the test images that the trained
 factorised Gaussian fits worst, and fits each family to each of them alone with the decoder fixed.
 Log p(x) is by quadrature, so that the number over each picture is the family's exact loss.
@@ -11,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,7 +21,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.drawing import save, trained
+from experiments.drawing import add_output, save, trained
 from experiments.schema import DEFAULTS, RunConfig
 from models.generative import GenerativeModel
 from models.losses import ELBO, linear_warmup
@@ -97,7 +99,7 @@ def fit(posterior: Chain, model: GenerativeModel, x: Tensor, first_weight: float
 def main() -> None:
     """Fit, draw, save."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--output", type=Path, default=Path("docs/figures/posteriors_2d.png"))
+    add_output(parser, "posteriors_2d.png")
     output = parser.parse_args().output
     console, grid = Console(), make_grid()
     run = trained(BASE, (), (), console)
