@@ -145,6 +145,7 @@ def _draw_posterior(axis: Axes, run: Trained, best: AbsoluteValue, colour: str) 
         log_joint = one.log_joint(x)(side[:, None, None])[:, 0]
         axis.plot(side, (log_joint - one.log_px(x)).exp(), f"k{style}", label=label)
     axis.set_xlabel("z")
+    axis.margins(y=0.4)  # room for the legend
 
 
 if __name__ == "__main__":
