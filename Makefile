@@ -30,11 +30,13 @@ lint: $(VENV)/installed ## Check style, types and shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck -x experiments/*.sh experiments/*/*.sh .ci/run; \
 	else echo "shellcheck is not installed: sweeps not checked"; fi
 
-bench: $(VENV)/installed ## Time training, start-up, AIS and local optimisation against what they could be
+bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation and AVO against what they could be
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.ais
 	$(RUN) -m benchmarks.local
+	$(RUN) -m benchmarks.avo
+	$(RUN) -m benchmarks.toys
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
