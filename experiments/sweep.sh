@@ -45,13 +45,11 @@ look() { mapfile -t running < <(jobs -rp); }
 # Pass a signal on, so that each run writes its checkpoint; the sweep ends after them.
 stop() {
     trap '' INT TERM
+    sleep 0.02 # a run that has just begun is still a shell, which would drop the signal
     look
     kill "${running[@]}" 2>/dev/null || :
     exit "$1"
 }
-trap 'stop 130' INT
-trap 'stop 143' TERM
-trap wait EXIT # however the sweep ends, no run outlives it
 
 # run BASE FILE ... KEY=VALUE ...: begin a run as soon as JOBS allows. Always in the background, for
 # bash sees to a signal during `wait`, but not while a command in the foreground goes on.
@@ -92,3 +90,8 @@ run_id() {
     mapfile -t options < <(words "$@")
     "$PYTHON" main.py "${options[@]}" --dry-run | sed -n 's/^# run: //p'
 }
+
+# Last, for Bash 5.2 cannot see to a signal while it reads a $( or <( of the functions above.
+trap 'stop 130' INT
+trap 'stop 143' TERM
+trap wait EXIT # however the sweep ends, no run outlives it

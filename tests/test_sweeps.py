@@ -10,6 +10,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ class Sweep:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # a process group of its own, as a terminal gives it
+            # Bash cannot trap what it inherits as ignored, as from tests in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def end(self) -> tuple[int, str]:
@@ -76,10 +79,13 @@ while :; do sleep 0.02; done
 def test_a_signal_reaches_every_run_and_the_sweep_ends_after_them(tmp_path, number, jobs):
     sweep = Sweep(tmp_path, "expA/run.sh", LONG_RUN, JOBS=str(jobs), SEEDS="0 1")
     sweep.wait_for("begun", jobs)
-    if number == signal.SIGINT:  # Ctrl-C goes to the whole group, `kill` to the shell alone
-        os.killpg(sweep.process.pid, number)
-    else:
-        os.kill(sweep.process.pid, number)
+    # Ctrl-C goes to the whole group, `kill` to the shell alone.
+    send = os.killpg if number == signal.SIGINT else os.kill
+    for _ in range(20):  # again, for Bash sleeps through a signal that comes as `wait` begins
+        send(sweep.process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            sweep.process.wait(timeout=2)
+            break
     code, _ = sweep.end()
     assert code == 128 + number
     begun, stopped = (
