@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,3 +43,9 @@ def test_models_know_no_configuration():
         for path in (ROOT / layer).rglob("*.py"):
             names = set(imported(path))
             assert not names & {"yaml", "utils.config", "utils.validation", "pydantic"}, path
+
+
+def test_the_compiler_is_loaded_by_who_needs_it():
+    """It would be a third of the time that every start takes."""
+    program = "import sys, experiments.app; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -71,6 +71,9 @@ class AVO(Loss):
         self.avo_probability = avo_probability
         self.base_weight = base_weight
         self.warmup = warmup
+        # Here and not where they are defined: this loads the compiler, a third of a start.
+        self._coin = torch.compiler.disable(_coin)
+        self._by_position = torch.compiler.disable(_by_position)
 
     def check(self, posterior: Chain) -> None:
         """Try ``posterior`` out on a target of its own.
@@ -98,7 +101,7 @@ class AVO(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        if torch.is_grad_enabled() and not _coin(self.avo_probability):
+        if torch.is_grad_enabled() and not self._coin(self.avo_probability):
             return self.elbo(model, posterior, x, context, weight)
         stages = posterior.stages(context, model.log_joint(x), self.num_samples, detach=True)
         base_loss = self._base_loss(model, x, next(stages), weight)
@@ -107,7 +110,7 @@ class AVO(Loss):
         alphas = torch.tensor(self._alphas(len(layers)), dtype=z.dtype, device=z.device)
         alphas = alphas.repeat_interleave(self.num_samples)[:, None]  # (T S, 1)
         log_joint, log_base = model.log_joint(x), _base_density(posterior, context.detach())
-        log_f = _by_position(lambda z: alphas * log_joint(z) + (1 - alphas) * log_base(z), z)
+        log_f = self._by_position(lambda z: alphas * log_joint(z) + (1 - alphas) * log_base(z), z)
         log_q = torch.cat([stage.log_q for stage in layers])
         by_layer = (log_q - log_f).unflatten(0, (len(layers), -1)).mean(1)  # (T, B)
         with torch.no_grad():
@@ -135,7 +138,6 @@ class AVO(Loss):
         return -self.base_weight * self.elbo.annealed(terms, weight).mean(0)
 
 
-@torch.compiler.disable
 def _coin(probability: float) -> bool:
     """Not traced: the compiler would keep the first throw. On the CPU: nothing to wait for."""
     return torch.rand(()).item() < probability
@@ -146,7 +148,6 @@ def _base_density(posterior: Chain, context: Tensor) -> LogDensity:
     return lambda z: posterior.base.log_prob(z, own)
 
 
-@torch.compiler.disable
 def _by_position(log_density: LogDensity, z: Tensor) -> Tensor:
     """log_density(z) (S, B) as a function of z (S, B, D) alone; all else in it is constant.
 
