@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(20181)
+
+
+@pytest.fixture
+def results_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go to tmp_path/results, messages are without colours."""
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("NO_COLOR", "1")
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from models.local import (
 from models.local import search as search_module
 from models.losses import AVO, ELBO, IWAE, Bound, Loss
 from models.networks.mlp import mlp_decoder
+from models.posteriors.chain import Chain
 from models.posteriors.coupling import real_nvp
 from models.posteriors.gaussian import gaussian
 from models.posteriors.kernels import hvi
@@ -389,6 +390,23 @@ def test_the_settings_of_the_paper_are_as_published():
     assert (settings.patience, settings.min_gain) == (10, 0.0)
 
 
+def compiled_and_eager(
+    model: LinearGaussian, posterior: Chain, settings: LocalSettings
+) -> tuple[list[dict[str, Tensor]], list[str]]:
+    """What the search finds with the compiler and without, and what it said."""
+    results, messages = [], []
+    for compile_step in (True, False):
+        torch.manual_seed(2)
+        context = initial(posterior, 3)
+        search = LocalOptimisation(
+            settings.loss, model, posterior, X, context, settings,
+            compile_step=compile_step, warn=messages.append,
+        )  # fmt: skip
+        assert search.run(go_on)
+        results.append(tensors(search.result()))
+    return results, messages
+
+
 def test_compiler_failure_falls_back_to_eager(linear_gaussian, monkeypatch):
     def broken(function, **options):
         def fail(*arguments):
@@ -397,17 +415,8 @@ def test_compiler_failure_falls_back_to_eager(linear_gaussian, monkeypatch):
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    posterior, settings, messages = gaussian(2), fast(max_steps=5), []
-    results = []
-    for compile_step in (True, False):
-        torch.manual_seed(2)
-        search = LocalOptimisation(
-            settings.loss, linear_gaussian, posterior, X, initial(posterior, 3), settings,
-            compile_step=compile_step, warn=messages.append,
-        )  # fmt: skip
-        assert search.run(go_on)
-        results.append(search.result().context)
-    assert torch.equal(*results)
+    results, messages = compiled_and_eager(linear_gaussian, gaussian(2), fast(max_steps=5))
+    assert torch.equal(*(result["context"] for result in results))
     assert messages == ["torch.compile failed, going on without it: no compiler"]
 
 
@@ -415,21 +424,13 @@ def test_compiler_failure_falls_back_to_eager(linear_gaussian, monkeypatch):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("make", [small_af, lambda: gaussian(2)], ids=["aux_real_nvp", "gaussian"])
 def test_compiled_search_is_the_eager_one(make, linear_gaussian: LinearGaussian):
-    posterior, settings, messages = make(), fast(num_samples=4, max_steps=30), []
-    results = []
+    settings = fast(num_samples=4, max_steps=30)
     # The compiler's own noise is another.
     with torch._inductor.config.patch(fallback_random=True):
-        for compile_step in (True, False):
-            torch.manual_seed(2)
-            search = LocalOptimisation(
-                settings.loss, linear_gaussian, posterior, X, initial(posterior, 3), settings,
-                compile_step=compile_step, warn=messages.append,
-            )  # fmt: skip
-            assert search.run(go_on)
-            results.append(tensors(search.result()))
+        (compiled, eager), messages = compiled_and_eager(linear_gaussian, make(), settings)
     assert not messages
-    for name, values in results[0].items():
-        torch.testing.assert_close(values, results[1][name], msg=name)
+    for name, values in compiled.items():
+        torch.testing.assert_close(values, eager[name], msg=name)
 
 
 def test_a_loss_that_depends_on_nothing_freed_is_refused(linear_gaussian: LinearGaussian):

@@ -30,6 +30,8 @@ from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.records import RunRecord
 
+pytestmark = pytest.mark.usefixtures("results_here")
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "model.latent_dim=2",
@@ -42,12 +44,6 @@ TINY = [
     "evaluation={batch_size: 64, estimators: [{name: importance, num_samples: 20}]}",
 ]
 QUICKSTART = str(ROOT / "configs" / "quickstart" / "base.yaml")
-
-
-@pytest.fixture(autouse=True)
-def _results_here(tmp_path, monkeypatch):
-    monkeypatch.setenv("VI_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("NO_COLOR", "1")
 
 
 def run(*arguments: str) -> int:

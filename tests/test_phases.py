@@ -18,6 +18,8 @@ from models.losses import IWAE
 from utils import checkpoint
 from utils.results.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("results_here")
+
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = str(ROOT / "configs" / "quickstart" / "base.yaml")
 TINY = [
@@ -34,12 +36,6 @@ TINY = [
 LOCAL = "phases=[local_optimisation]"
 WARMUP = "warmup: {name: linear, epochs: 3}"
 EVERYTHING = "phases=[train, local_optimisation, estimate]"
-
-
-@pytest.fixture(autouse=True)
-def _results_here(tmp_path, monkeypatch):
-    monkeypatch.setenv("VI_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("NO_COLOR", "1")
 
 
 @pytest.fixture
