@@ -12,7 +12,7 @@ import torch
 
 from estimators.importance import ImportanceSampling
 from experiments.avo_biased_noise.figure import most_likely
-from experiments.avo_toy.figure import histogram, mode_weights
+from experiments.avo_toy.figure import exact_histogram, histogram, mode_weights
 from experiments.build import build
 from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
 from models.energies import (
@@ -20,7 +20,6 @@ from models.energies import (
     AbsoluteValue,
     ToyEnergy,
     log_normaliser,
-    tabulate,
 )
 from models.posteriors.gaussian import gaussian
 from tests.components import POSTERIORS, make_node, make_posterior
@@ -103,8 +102,7 @@ def test_a_bidirectional_estimate_holds_log_z():
 def test_histogram_and_weights_of_exact_draws():
     num = 50_000
     z = ToyEnergy((0, 1, 1), energy="d").sample(num).z
-    table = tabulate("d")
-    exact = histogram(table.z, table.log_f.softmax(0))
+    exact = exact_histogram("d")
     found = histogram(z, torch.full((num,), 1 / num).double())
     assert math.isclose(exact.sum().item(), 1, rel_tol=1e-6)
     assert exact[found >= 0.1 * exact].sum() > 0.99

@@ -11,6 +11,7 @@ importance sampling stands beside it. Of several seeds the figure shows that of 
 
 from __future__ import annotations
 
+import functools
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -70,14 +71,20 @@ def measure(run: Trained, energy: EnergyName) -> Result:
     vae, x = run.built.vae, run.splits["test"][:1]
     with isolated(0), torch.no_grad():
         z = vae.posterior(vae.context(x), vae.model.log_joint(x), NUM_DRAWS).state.z[:, 0]
-    table = tabulate(energy)
-    exact = histogram(table.z, table.log_f.softmax(0))
+    exact = exact_histogram(energy)
     found = histogram(z.double(), torch.full((len(z),), 1 / len(z), dtype=torch.float64))
     coverage = exact[found >= 0.1 * exact].sum().item()
     log_z = log_normaliser(energy)
     (label,) = (e.label for e in run.built.estimators if e.label.startswith("IWAE"))
     elbo, iwae = run.numbers[f"{label}/elbo"], run.numbers[f"{label}/log_px"]
     return Result(log_z - elbo, log_z - iwae, coverage, mode_weights(z), z)
+
+
+@functools.cache
+def exact_histogram(energy: EnergyName) -> Tensor:
+    """``histogram`` of f/Z."""
+    table = tabulate(energy)
+    return histogram(table.z, table.log_f.softmax(0))
 
 
 def histogram(z: Tensor, weights: Tensor) -> Tensor:
