@@ -159,8 +159,7 @@ class Trainer:
         Keeps the weights when validation is the best so far. Draws from a stream of its own, the
         same each time, so that the number of evaluations changes nothing else.
         """
-        means = self._history.double().mean(0).tolist()
-        values = dict(zip(self._names, means, strict=True))
+        values = dict(zip(self._names, self._means(), strict=True))
         values |= {"lr": self.optimiser.param_groups[0]["lr"]}
         if self.loss.warmup is not None:
             values["warmup_weight"] = self.loss.weight(self.epoch)
@@ -171,6 +170,13 @@ class Trainer:
             reports.append(Metrics(self.epoch, "validation", validation))
             self._keep_best(validation["bound"])
         return reports
+
+    def _means(self) -> list[float]:
+        """Of the epoch's metrics; each step counts by its images, for the last may have fewer."""
+        sizes = torch.full((self.num_steps, 1), self.options.batch_size, dtype=torch.float64)
+        sizes[-1] -= sizes.sum() - self.num_data
+        shares = (sizes / sizes.mean()).to(self.device)  # all exactly 1 where batches are equal
+        return (self._history.double() * shares).mean(0).tolist()
 
     @torch.no_grad()
     def _evaluate(self, split: str) -> dict[str, float]:

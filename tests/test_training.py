@@ -89,6 +89,31 @@ def test_resume_is_exact_between_and_within_epochs(data, tmp_path, stop_at, opti
     assert torch.equal(weights(second), weights(straight))
 
 
+def test_training_metrics_are_means_over_data(data):
+    """Of an epoch of 98 and 2 images, each image counts the same."""
+    fitted = trainer(data, "training.batch_size=98")
+    bounds: list[Tensor] = []
+    objective = fitted._forward
+
+    def recording(x: Tensor, weight: Tensor):
+        loss, metrics = objective(x, weight)
+        bounds.append(metrics["bound"].double())
+        return loss, metrics
+
+    fitted._forward = recording
+    (report, _) = fit(fitted, 1)
+    assert [len(batch) for batch in bounds] == [98, 2]
+    mean = torch.cat(bounds).mean().item()
+    assert report.values["bound"] == pytest.approx(mean, rel=1e-6)  # float32 means a batch
+
+
+def test_metrics_of_equal_batches_are_the_plain_mean_of_the_steps(data):
+    fitted = trainer(data, "training.batch_size=20")
+    (report, _) = fit(fitted, 1)
+    plain = dict(zip(fitted._names, fitted._history.double().mean(0).tolist(), strict=True))
+    assert {name: report.values[name] for name in plain} == plain
+
+
 def test_evaluation_changes_nothing_else(data):
     often, never = trainer(data), trainer(data, "training.evaluate_every=3")
     fit(often, 2)
