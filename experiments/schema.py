@@ -57,7 +57,11 @@ class Initialise:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after `patience` epochs without a gain of `min_delta` nats on validation."""
+    """Stop after `patience` validations, not epochs, without a gain of more than `min_delta` nats.
+
+    Those of a warm-up do not count. The best weights are those of the highest validation, however
+    small its gain.
+    """
 
     patience: PositiveInt = 100
     min_delta: NonNegativeFloat = 0.0

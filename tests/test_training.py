@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -172,23 +173,70 @@ def test_gradient_clipping_bounds_the_step(data):
     assert (weights(clipped) - before).norm() <= 0.001 * (1 + 1e-4)  # float32 rounding
 
 
-def test_early_stopping_counts_from_the_best_and_after_warmup(data):
-    stopping = "training.early_stopping.patience=2"
-    plain = trainer(data, stopping, "training.epochs=50")
-    fit(plain, 1)
-    assert plain.best is not None
-    plain.best = plain.best._replace(value=math.inf)  # nothing will be better
-    fit(plain, 1)
-    assert not plain.finished
-    fit(plain, 1)
-    assert plain.finished
-    warming = trainer(
-        data, stopping, "training.epochs=50", "loss.warmup={name: linear, epochs: 6}"
-    )
-    warming.best, warming.epoch = plain.best, 7
-    assert not warming.finished
-    warming.epoch = 8
-    assert warming.finished
+def validate_as(fitted: Trainer, bounds: Sequence[float]) -> None:
+    """Let validation give these bounds, one after the other, and then the last one for ever."""
+    rest = list(bounds)
+
+    def evaluate(split: str) -> dict[str, float]:
+        return {"bound": rest.pop(0) if len(rest) > 1 else rest[0]}
+
+    fitted._evaluate = evaluate
+
+
+def epochs_until_stopped(fitted: Trainer) -> int:
+    while not fitted.finished:
+        fit(fitted, 1)
+    return fitted.epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "bounds", "epoch"),
+    [
+        (["patience=2"], [-3, -2, -2, -2.5], 4),
+        (["patience=5", "evaluate_every=3"], [-3], 18),  # the first one gains, five wait
+        (["patience=2", "min_delta=0.5"], [-3, -2.6, -2.4, -2.2, -2.0, -1.8], 5),
+        (["patience=2", "warmup=6"], [-3], 8),
+        (["patience=2", "warmup=6"], [-3, -3, -3, -3, -3, -3, -3, -2], 10),
+    ],
+    ids=["plain", "seldom", "min_delta", "warmup", "gain after warmup"],
+)
+def test_patience_counts_validations(data, options, bounds, epoch):
+    places = {
+        "patience": "training.early_stopping.patience={}",
+        "min_delta": "training.early_stopping.min_delta={}",
+        "evaluate_every": "training.evaluate_every={}",
+        "warmup": "loss.warmup={{name: linear, epochs: {}}}",
+    }
+    words = [option.split("=") for option in options]
+    stopping = trainer(data, "training.epochs=50", *(places[k].format(v) for k, v in words))
+    validate_as(stopping, bounds)
+    assert epochs_until_stopped(stopping) == epoch
+
+
+def test_the_least_gain_decides_when_to_stop_and_not_what_is_best(data):
+    fitted = trainer(data, "training.early_stopping={patience: 3, min_delta: 1.0}")
+    validate_as(fitted, [-3, -2.9, -2.8, -2.85])
+    assert epochs_until_stopped(fitted) == 4
+    assert fitted.best is not None
+    assert (fitted.best.value, fitted.best.epoch) == (-2.8, 3)
+
+
+def test_patience_survives_a_resume_and_begins_anew_from_an_old_checkpoint(data, tmp_path):
+    def stopping() -> Trainer:
+        return trainer(data, "training.epochs=50", "training.early_stopping.patience=4")
+
+    first = stopping()
+    validate_as(first, [-2])
+    fit(first, 3)  # two of them without a gain
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    state = checkpoint.load(tmp_path / "last.pt", "cpu")
+    for old, epoch in ((False, 5), (True, 7)):
+        if old:
+            del state["validations"]
+        second = stopping()
+        second.restore(state)
+        validate_as(second, [-2])
+        assert epochs_until_stopped(second) == epoch
 
 
 def test_best_weights_are_those_of_the_best_epoch(data):
@@ -225,10 +273,10 @@ def test_schedules(data, schedule, factors):
 
 def test_iwae_schedule_has_stages_of_powers_of_three():
     factor = configure("training.schedule.name=iwae").training.schedule.build(epochs=3280)
-    stages = [round(-7 * math.log10(factor(epoch))) for epoch in range(1, 3281)]
+    stages = [round(-7 * math.log10(factor(epoch, []))) for epoch in range(1, 3281)]
     assert [stages.count(stage) for stage in range(8)] == [3**stage for stage in range(8)]
     assert stages == sorted(stages)
-    assert round(-7 * math.log10(factor(5000))) == 7  # and stays there
+    assert round(-7 * math.log10(factor(5000, []))) == 7  # and stays there
 
 
 @pytest.mark.slow
