@@ -74,6 +74,12 @@ def load_data(config: RunConfig) -> Data:
     return make_dataset(config).load()
 
 
+def check_data(config: RunConfig, data: Data) -> None:
+    """Raise BuildError where the configuration asks of the data what they do not have."""
+    sizes = {"epochs": config.training.epochs, "has_validation": "validation" in data.splits}
+    _build("training.schedule", config.training.schedule.build, **sizes)
+
+
 def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     """Model, encoder, posterior, loss and estimators for images of ``x_shape`` (C, H, W).
 

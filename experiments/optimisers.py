@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Gt, Lt
 from torch import nn
 from torch.optim import Optimizer
 
@@ -150,3 +151,32 @@ def cosine(epochs: int, *, final: Fraction = 0.0) -> Schedule:
 def multi_step(*, milestones: list[PositiveInt], factor: PositiveFloat = 0.1) -> Schedule:
     """Times `factor` after each milestone epoch."""
     return lambda epoch, validations: factor ** sum(epoch > milestone for milestone in milestones)
+
+
+@schedules.register("plateau")
+def plateau(
+    has_validation: bool,
+    *,
+    factor: Annotated[float, Gt(0), Lt(1)] = 0.1,
+    patience: PositiveInt = 10,
+    min_delta: NonNegativeFloat = 0.0,
+    lowest: Fraction = 0.0,
+) -> Schedule:
+    """Times `factor` whenever validation stands still, but not below `lowest`.
+
+    Args:
+        has_validation: whether there is a split to look at.
+        factor: of the rate, each time.
+        patience: validations (see ``training.evaluate_every``) without a gain, each time.
+        min_delta: nats that a validation must exceed the last gain by, to be a gain.
+        lowest: least product of the factors.
+
+    Raises ValueError without a validation split.
+    """
+    if not has_validation:
+        raise ValueError("`plateau` looks at validation, and the data have no such split")
+
+    def product(epoch: int, validations: Sequence[Validation]) -> float:
+        return max(lowest, factor ** num_plateaus(validations, patience, min_delta))
+
+    return product

@@ -73,6 +73,8 @@ class Training:
 
     optimiser: Annotated[Node, optimisers]
     schedule: Annotated[Node, schedules]
+    lr_warmup: PositiveInt | None = None
+    """Epochs n through which the learning rate rises in a line: the e-th has e / (n + 1) of it."""
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 100
     clip_grad_norm: PositiveFloat | None = None

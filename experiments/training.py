@@ -102,7 +102,7 @@ class Trainer:
         batches = order.split(self.options.batch_size)
         weight = torch.tensor(self.loss.weight(epoch), device=self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.base_lr * self.schedule(epoch, self.validations)
+            group["lr"] = self._lr(epoch)
         outside = seeding.get_state()
         seeding.set_state(self._noise)
         try:
@@ -121,6 +121,10 @@ class Trainer:
             return False
         self.epoch, self.step = epoch, 0
         return True
+
+    def _lr(self, epoch: int) -> float:
+        rise = 1.0 if self.options.lr_warmup is None else epoch / (self.options.lr_warmup + 1)
+        return self.base_lr * self.schedule(epoch, self.validations) * min(rise, 1.0)
 
     def _objective(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         vae = self.vae

@@ -371,8 +371,13 @@ def test_config_errors_all_at_once(tmp_path, capsys):
              "model={name: linear_gaussian}"],
             "validation split",
         ),
+        (
+            ["data={name: linear_gaussian, num_validation: 0}", "model={name: linear_gaussian}",
+             "training.schedule={name: plateau}"],
+            "`training.schedule`: `plateau` looks at validation",
+        ),
     ],
-    ids=["exact", "shape", "twice", "no validation"],
+    ids=["exact", "shape", "twice", "no validation", "no plateau"],
 )  # fmt: skip
 def test_impossible_combinations_fail_before_training(tmp_path, capsys, assignments, words):
     arguments = ["-config", QUICKSTART, "-set", "training.epochs=1", *assignments]

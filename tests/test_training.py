@@ -271,12 +271,55 @@ def test_schedules(data, schedule, factors):
     assert rates == pytest.approx([1e-3 * factor for factor in factors])
 
 
+def test_the_learning_rate_warms_up_whatever_the_schedule(data):
+    assignments = [
+        "training.schedule={name: multi_step, milestones: [2], factor: 0.5}",
+        "training.lr_warmup=3",
+    ]
+    rates = [r.values["lr"] for r in fit(trainer(data, *assignments), 4) if r.split == "train"]
+    assert rates == pytest.approx([1e-3 * f for f in (1 / 4, 2 / 4, 0.5 * 3 / 4, 0.5)])
+
+
 def test_iwae_schedule_has_stages_of_powers_of_three():
     factor = configure("training.schedule.name=iwae").training.schedule.build(epochs=3280)
     stages = [round(-7 * math.log10(factor(epoch, []))) for epoch in range(1, 3281)]
     assert [stages.count(stage) for stage in range(8)] == [3**stage for stage in range(8)]
     assert stages == sorted(stages)
     assert round(-7 * math.log10(factor(5000, []))) == 7  # and stays there
+
+
+PLATEAU = "training.schedule={name: plateau, factor: 0.5, patience: 2, lowest: 0.2}"
+
+
+def test_the_rate_falls_when_validation_stands_still(data):
+    fitted = trainer(data, PLATEAU, "training.epochs=10")
+    validate_as(fitted, [-3, -2, -2.5, -2, -1, -1, -1, -1, -1, -1])
+    rates = [r.values["lr"] for r in fit(fitted, 10) if r.split == "train"]
+    # Epochs 3 and 4 do not gain, 6 and 7 neither, nor 8 and 9, but a quarter is near the lowest.
+    factors = [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2]
+    assert rates == pytest.approx([1e-3 * factor for factor in factors])
+
+
+@pytest.mark.parametrize("stop_at", [0, 2])
+def test_a_resumed_run_has_the_rates_of_one_that_nothing_stopped(data, tmp_path, stop_at):
+    assignments = [PLATEAU, "training.lr_warmup=5"]
+    bounds = [-3, -3, -3, -3, -2, -2, -2]
+
+    def fit_from(fitted: Trainer, start: int, epochs: int) -> list:
+        validate_as(fitted, bounds[start:])
+        return fit(fitted, epochs)
+
+    straight = trainer(data, *assignments)
+    expected = fit_from(straight, 0, 7)
+    first = trainer(data, *assignments)
+    before = fit_from(first, 0, 3)
+    if stop_at:
+        assert not first.train_epoch(lambda step: step < stop_at)
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    second = trainer(data, *assignments)
+    second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
+    assert before + fit_from(second, 3, 4) == expected
+    assert torch.equal(weights(second), weights(straight))
 
 
 @pytest.mark.slow
