@@ -133,7 +133,7 @@ def _dry_run(options: Namespace, console: Console) -> int:
         console.warn(f"parameters not counted: {error}")
         return ExitCode.DONE
     built = build(identified.config, data.x_shape)
-    check_data(identified.config, data)
+    check_data(identified.config, data, built.vae.model)
     for name, count in listing.parameter_counts(built).items():
         print(f"# parameters, {name}: {count:,}")
     return ExitCode.DONE

@@ -119,7 +119,7 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     built = build(config, data.x_shape)
     built.vae.to(device)
     _check_splits(config, data)
-    check_data(config, data)
+    check_data(config, data, built.vae.model)
     first_epoch = _prepare(built, config, place, device, console)
     folder.create()
     with _locked(folder.path):

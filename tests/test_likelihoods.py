@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from models.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood, likelihoods
+from tests.components import make_node
 
 X_SHAPE = (3, 2, 4)
 
@@ -234,3 +236,59 @@ def test_discretised_logistic_samples_follow_its_probabilities() -> None:
 def test_schema_refuses(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Annotated[Likelihood, likelihoods]).validate_python(options)
+
+
+# --- data that a likelihood does not describe ------------------------------------------------
+
+
+def image(*values: float) -> Tensor:
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ({"name": "bernoulli"}, (0.0, 1.0, 1.0)),
+        ({"name": "gaussian"}, (-3.5, 0.1, 1e6)),
+        ({"name": "discretised_logistic"}, tuple(k / 255 for k in range(256))),
+        ({"name": "discretised_logistic"}, (0.0, 1.0)),  # some of the levels are levels
+        ({"name": "discretised_logistic", "num_levels": 17}, tuple(k / 16 for k in range(17))),
+        ({"name": "discretised_logistic", "num_levels": 65536}, (0.0, 1 / 65535, 54321 / 65535)),
+    ],
+)
+def test_data_on_the_support_are_taken(options, values) -> None:
+    make_node(likelihoods, options).build().check(image(*values))
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "words"),
+    [
+        ({"name": "bernoulli"}, (0.0, 0.4375), "finds 0.4375: set `data.binarisation`"),
+        ({"name": "bernoulli"}, (1.0, -2.5), "finds -2.5: take another `model.likelihood`"),
+        (
+            {"name": "discretised_logistic"},
+            (0.0, 0.4375, 1.0),
+            "finds 0.4375: set `model.likelihood.num_levels` to 17",
+        ),
+        (
+            {"name": "discretised_logistic", "num_levels": 17},
+            (0.0, 1 / 255),
+            "finds 0.00392157: set `model.likelihood.num_levels` to 256",
+        ),
+        (
+            {"name": "discretised_logistic"},
+            (0.0, 1 / math.pi),
+            "finds 0.31831: take another `model.likelihood`",
+        ),
+        ({"name": "discretised_logistic"}, (0.0, 2.0), "finds 2: take another"),
+        ({"name": "discretised_logistic"}, (-1 / 255,), "finds -0.00392157: take another"),
+    ],
+)
+def test_data_off_the_support_are_refused(options, values, words) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        make_node(likelihoods, options).build().check(image(*values))
+    assert options["name"] in str(caught.value)
+
+
+def test_every_likelihood_takes_what_it_draws(likelihood: Likelihood) -> None:
+    likelihood.check(likelihood.sample(parameters_of(likelihood))[0])
