@@ -119,6 +119,43 @@ class Gaussian(Likelihood):
         return mean + self.log_scale.exp() * torch.randn_like(mean)
 
 
+@likelihoods.register("heteroscedastic_gaussian")
+class HeteroscedasticGaussian(Likelihood):
+    """Gaussian pixels N(mean, scale²), both given by the decoder for each pixel.
+
+    scale² = min_scale² + exp(2 r) of the decoder's second map r. Without a floor the density of a
+    pixel that is met exactly has no bound (Mattei and Frellsen 2018, arXiv 1802.04826).
+    """
+
+    num_parameters = 2
+
+    def __init__(self, *, min_scale: PositiveFloat = 0.01) -> None:
+        super().__init__()
+        self.min_scale = min_scale
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x | parameters) (S, B) in nats."""
+        mean, log_scale = self._split(parameters)
+        noise = (x - mean) * (-log_scale).exp()
+        return (-0.5 * (noise.square() + LOG_2PI) - log_scale).sum(PIXELS)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x | parameters] (S, B, C, H, W)."""
+        return parameters[:, :, 0]
+
+    @torch.no_grad()
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W), unbounded."""
+        mean, log_scale = self._split(parameters)
+        return mean + log_scale.exp() * torch.randn_like(mean)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = parameters.unbind(2)  # (S, B, C, H, W) each
+        raw = raw.clamp(max=LOG_SCALE_LIMIT)
+        floor = raw.new_full((), 2 * math.log(self.min_scale))
+        return mean, 0.5 * torch.logaddexp(2 * raw, floor)
+
+
 def _off_grid(x: Tensor, num_levels: int) -> Tensor:
     """Which x are none of k / (num_levels - 1), but for float32's rounding."""
     place = x.double() * (num_levels - 1)

@@ -12,7 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from models.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood, likelihoods
+from models.likelihoods import (
+    Bernoulli,
+    DiscretisedLogistic,
+    Gaussian,
+    HeteroscedasticGaussian,
+    Likelihood,
+    likelihoods,
+)
 from tests.components import make_node
 
 X_SHAPE = (3, 2, 4)
@@ -238,6 +245,33 @@ def test_schema_refuses(options: dict[str, object]) -> None:
         TypeAdapter(Annotated[Likelihood, likelihoods]).validate_python(options)
 
 
+@pytest.mark.parametrize("min_scale", [0.01, 0.5])
+def test_heteroscedastic_gaussian_against_torch(min_scale: float) -> None:
+    likelihood = HeteroscedasticGaussian(min_scale=min_scale)
+    x, parameters = binary(), parameters_of(likelihood)
+    mean, raw = parameters.unbind(2)
+    scale = (min_scale**2 + raw.exp() ** 2).sqrt()
+    reference = torch.distributions.Normal(mean, scale).log_prob(x).sum((-3, -2, -1))
+    torch.testing.assert_close(likelihood.log_prob(x, parameters), reference)
+
+
+@pytest.mark.parametrize("raw", [-1e30, -1e4, 0.0, 1e4, 1e30])
+def test_heteroscedastic_gaussian_has_a_floor_and_stays_finite(raw: float) -> None:
+    likelihood = HeteroscedasticGaussian(min_scale=0.1)
+    x = torch.zeros(2, *X_SHAPE)
+    parameters = torch.zeros(1, 2, 2, *X_SHAPE)
+    parameters[:, :, 1] = raw
+    parameters.requires_grad_()
+    log_p = likelihood.log_prob(x, parameters)
+    best = torch.distributions.Normal(0.0, 0.1).log_prob(torch.tensor(0.0)).item()
+    assert (log_p <= math.prod(X_SHAPE) * best * (1 + 1e-5)).all()  # float32
+    log_p.sum().backward()
+    assert parameters.grad is not None
+    assert log_p.isfinite().all()
+    assert parameters.grad.isfinite().all()
+    assert likelihood.sample(parameters).isfinite().all()
+
+
 # --- data that a likelihood does not describe ------------------------------------------------
 
 
@@ -250,6 +284,7 @@ def image(*values: float) -> Tensor:
     [
         ({"name": "bernoulli"}, (0.0, 1.0, 1.0)),
         ({"name": "gaussian"}, (-3.5, 0.1, 1e6)),
+        ({"name": "heteroscedastic_gaussian"}, (-3.5, 0.1, 1e6)),
         ({"name": "discretised_logistic"}, tuple(k / 255 for k in range(256))),
         ({"name": "discretised_logistic"}, (0.0, 1.0)),  # some of the levels are levels
         ({"name": "discretised_logistic", "num_levels": 17}, tuple(k / 16 for k in range(17))),
