@@ -105,8 +105,8 @@ def test_log_ratio_is_that_of_the_map(transition, context):
     torch.testing.assert_close(-ratio, log_det_of(transition, context, z), atol=1e-9, rtol=1e-9)
 
 
-def numerical_gradient(function, at: Tensor, step: float = 1e-5) -> Tensor:
-    """Central differences; the mean of both sides where they differ."""
+def numerical_gradient(function, at: Tensor, step: float) -> Tensor:
+    """Central differences: the mean of both sides where they differ."""
     steps = step * torch.eye(len(at), dtype=at.dtype)
     return torch.stack([(function(at + s) - function(at - s)) / (2 * step) for s in steps])
 
@@ -116,7 +116,7 @@ def numerical_gradient(function, at: Tensor, step: float = 1e-5) -> Tensor:
     [
         (Radial(D, num_layers=2), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.1, 1.0, 0, 0, 2.0, 0.3])),
         (Householder(D), torch.tensor([0.3, -0.2, 0.9])),
-        (Planar(D), torch.tensor([0.5, -1.0, 2.0, 1e-3, -1e-3, 2e-3, 0.3])),
+        (Planar(D), torch.tensor([0.5, -1.0, 2.0, 1e-2, -1e-2, 2e-2, 0.3])),
         (Planar(D), torch.tensor([0, 0, 0, 1.0, -1.0, 0.5, 0])),
     ],
     ids=["radial centre", "householder", "planar small", "planar without u"],
@@ -135,7 +135,7 @@ def test_gradients_are_the_limits_of_differences(transition, context):
     at = torch.cat([place, context])
     expected = numerical_gradient(value, at, step=1e-6)
     gradient = jacrev(value)(at)
-    # Central differences: third derivatives of up to 1e9 (planar, w of 1e-3), rounding of 1e-9.
+    # Central differences: of third derivatives of up to 1/‖w‖⁴ (planar), and rounding of 1e-9.
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-5)
 
 
