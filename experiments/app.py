@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 from experiments import listing
-from experiments.build import BuildError, build, load_data
+from experiments.build import BuildError, build, check_data, load_data
 from experiments.run import BusyError, Identified, Place, execute, identify
 from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
 from experiments.signals import InterruptedRunError
@@ -128,10 +128,12 @@ def _dry_run(options: Namespace, console: Console) -> int:
     print(f"\n# precedence: {' < '.join(layer.sources)}")
     print(f"# run: {identified.id}")
     try:
-        built = build(identified.config, load_data(identified.config).x_shape)
+        data = load_data(identified.config)
     except DataError as error:
         console.warn(f"parameters not counted: {error}")
         return ExitCode.DONE
+    built = build(identified.config, data.x_shape)
+    check_data(identified.config, data, built.vae.model)
     for name, count in listing.parameter_counts(built).items():
         print(f"# parameters, {name}: {count:,}")
     return ExitCode.DONE

@@ -15,11 +15,12 @@ from models.local import LocalSettings
 from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.vae import VAE
-from utils.data.base import Data, Dataset
+from utils.data.base import Data, DataError, Dataset
 from utils.registry import Node
 from utils.seeding import derive, isolated
 
 T = TypeVar("T")
+CHECKED_AT_ONCE = 1000  # images, so that the check needs little memory
 
 
 class BuildError(ValueError):
@@ -72,6 +73,24 @@ def make_dataset(config: RunConfig) -> Dataset:
 def load_data(config: RunConfig) -> Data:
     """Load the data set. Raises DataError when it is missing or damaged, and BuildError."""
     return make_dataset(config).load()
+
+
+def check_data(config: RunConfig, data: Data, model: GenerativeModel) -> None:
+    """Look at all data once, before anything is computed from them.
+
+    Raises DataError for NaN or infinite numbers, and BuildError where the data are none that the
+    model describes, or lack what the configuration needs.
+    """
+    for split, x in data.splits.items():
+        for images in x.split(CHECKED_AT_ONCE):
+            if not images.isfinite().all():
+                raise DataError(
+                    f"{config.data.name}: its {split} split holds NaN or infinite numbers, "
+                    "of which no density is known; leave such data out"
+                )
+            _build("model", model.check_x, x=images)
+    sizes = {"epochs": config.training.epochs, "has_validation": "validation" in data.splits}
+    _build("training.schedule", config.training.schedule.build, **sizes)
 
 
 def build(config: RunConfig, x_shape: Sequence[int]) -> Built:

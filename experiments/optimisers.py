@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Gt, Lt
 from torch import nn
 from torch.optim import Optimizer
 
@@ -82,23 +84,49 @@ def sgd(
     )  # fmt: skip
 
 
-Schedule = Callable[[int], float]
-"""Epoch, counted from 1 -> factor on the optimiser's learning rate."""
+class Validation(NamedTuple):
+    """The bound on the validation split after an epoch, in nats."""
+
+    epoch: int
+    bound: float
+
+
+Schedule = Callable[[int, Sequence[Validation]], float]
+"""Epoch, counted from 1, and the validations before it -> factor on the learning rate."""
 
 schedules: Registry[Schedule] = Registry("schedules", "experiments.optimisers")
+
+
+def num_plateaus(
+    validations: Iterable[Validation], patience: int, min_delta: float = 0.0, after: float = 0.0
+) -> int:
+    """How often ``patience`` validations running did not gain more than ``min_delta`` nats.
+
+    A gain is one over the last validation that was a gain. Those of epochs up to ``after`` may
+    gain, but are not waited for.
+    """
+    best, waited, count = -math.inf, 0, 0
+    for epoch, bound in validations:
+        if bound > best + min_delta:
+            best, waited = bound, 0
+        elif epoch > after:
+            waited += 1
+        if waited == patience:
+            count, waited = count + 1, 0
+    return count
 
 
 @schedules.register("constant")
 def constant() -> Schedule:
     """The optimiser's learning rate throughout."""
-    return lambda epoch: 1.0
+    return lambda epoch, validations: 1.0
 
 
 @schedules.register("iwae")
 def iwae(*, num_stages: PositiveInt = 8) -> Schedule:
     """Stage i = 0, 1, ... lasts 3^i epochs at 10^(-i/7) (Burda et al. 2016, arXiv 1509.00519)."""
 
-    def factor(epoch: int) -> float:
+    def factor(epoch: int, validations: Sequence[Validation]) -> float:
         # Stages 0..i end after (3^(i+1) - 1) / 2 epochs; integers keep the edges exact.
         stage, end = 0, 1
         while epoch > end and stage < num_stages - 1:
@@ -112,10 +140,43 @@ def iwae(*, num_stages: PositiveInt = 8) -> Schedule:
 @schedules.register("cosine")
 def cosine(epochs: int, *, final: Fraction = 0.0) -> Schedule:
     """Half a cosine from 1 to `final` over the whole training (Loshchilov and Hutter 2017)."""
-    return lambda epoch: final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+
+    def factor(epoch: int, validations: Sequence[Validation]) -> float:
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+
+    return factor
 
 
 @schedules.register("multi_step")
 def multi_step(*, milestones: list[PositiveInt], factor: PositiveFloat = 0.1) -> Schedule:
     """Times `factor` after each milestone epoch."""
-    return lambda epoch: factor ** sum(epoch > milestone for milestone in milestones)
+    return lambda epoch, validations: factor ** sum(epoch > milestone for milestone in milestones)
+
+
+@schedules.register("plateau")
+def plateau(
+    has_validation: bool,
+    *,
+    factor: Annotated[float, Gt(0), Lt(1)] = 0.1,
+    patience: PositiveInt = 10,
+    min_delta: NonNegativeFloat = 0.0,
+    lowest: Fraction = 0.0,
+) -> Schedule:
+    """Times `factor` whenever validation stands still, but not below `lowest`.
+
+    Args:
+        has_validation: whether there is a split to look at.
+        factor: of the rate, each time.
+        patience: validations (see ``training.evaluate_every``) without a gain, each time.
+        min_delta: nats that a validation must exceed the last gain by, to be a gain.
+        lowest: least product of the factors.
+
+    Raises ValueError without a validation split.
+    """
+    if not has_validation:
+        raise ValueError("`plateau` looks at validation, and the data have no such split")
+
+    def product(epoch: int, validations: Sequence[Validation]) -> float:
+        return max(lowest, factor ** num_plateaus(validations, patience, min_delta))
+
+    return product

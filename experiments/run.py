@@ -19,7 +19,15 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import phases, provenance, weights
-from experiments.build import BuildError, Built, build, load_data, make_dataset, pick_device
+from experiments.build import (
+    BuildError,
+    Built,
+    build,
+    check_data,
+    load_data,
+    make_dataset,
+    pick_device,
+)
 from experiments.schema import SCIENCE, RunConfig
 from experiments.session import Session
 from experiments.signals import InterruptedRunError, catching
@@ -111,6 +119,7 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     built = build(config, data.x_shape)
     built.vae.to(device)
     _check_splits(config, data)
+    check_data(config, data, built.vae.model)
     first_epoch = _prepare(built, config, place, device, console)
     folder.create()
     with _locked(folder.path):

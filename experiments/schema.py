@@ -57,7 +57,11 @@ class Initialise:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after `patience` epochs without a gain of `min_delta` nats on validation."""
+    """Stop after `patience` validations, not epochs, without a gain of more than `min_delta` nats.
+
+    Those of a warm-up do not count. The best weights are those of the highest validation, however
+    small its gain.
+    """
 
     patience: PositiveInt = 100
     min_delta: NonNegativeFloat = 0.0
@@ -69,6 +73,8 @@ class Training:
 
     optimiser: Annotated[Node, optimisers]
     schedule: Annotated[Node, schedules]
+    lr_warmup: PositiveInt | None = None
+    """Epochs n through which the learning rate rises in a line: the e-th has e / (n + 1) of it."""
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 100
     clip_grad_norm: PositiveFloat | None = None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from experiments.optimisers import Validation, num_plateaus
 from experiments.schema import Training
 from models.losses import Loss
 from models.vae import VAE
@@ -44,8 +45,9 @@ class Trainer:
     """Fits all parameters of ``vae`` to the training split of ``data``.
 
     The state is epoch (completed), step (within the epoch), weights, optimiser, the noise
-    stream, this epoch's metrics so far and the best weights; everything else, the data order
-    included, is a function of seed and epoch.
+    stream, this epoch's metrics so far, the validations and the best weights; everything else,
+    the data order, the learning rate and when to stop included, is a function of these and of
+    the seed.
 
     Args:
         compile_step: fuse the forward and backward pass with torch.compile; falls back to eager,
@@ -67,12 +69,16 @@ class Trainer:
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimiser = options.optimiser.build(parameters=self.parameters)
-        self.schedule = options.schedule.build(epochs=options.epochs)
+        has_validation = "validation" in data.splits
+        self.schedule = options.schedule.build(
+            epochs=options.epochs, has_validation=has_validation
+        )
         self.base_lr = self.optimiser.param_groups[0]["lr"]
         self.num_data = len(data.splits["train"])
         self.num_steps = math.ceil(self.num_data / options.batch_size)
         self.epoch, self.step = 0, 0
         self.best: Best | None = None
+        self.validations: list[Validation] = []
         self._names: list[str] = []
         self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
         self._forward = compiled(self._objective, warn) if compile_step else self._objective
@@ -96,7 +102,7 @@ class Trainer:
         batches = order.split(self.options.batch_size)
         weight = torch.tensor(self.loss.weight(epoch), device=self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.base_lr * self.schedule(epoch)
+            group["lr"] = self._lr(epoch)
         outside = seeding.get_state()
         seeding.set_state(self._noise)
         try:
@@ -115,6 +121,10 @@ class Trainer:
             return False
         self.epoch, self.step = epoch, 0
         return True
+
+    def _lr(self, epoch: int) -> float:
+        rise = 1.0 if self.options.lr_warmup is None else epoch / (self.options.lr_warmup + 1)
+        return self.base_lr * self.schedule(epoch, self.validations) * min(rise, 1.0)
 
     def _objective(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         vae = self.vae
@@ -159,8 +169,7 @@ class Trainer:
         Keeps the weights when validation is the best so far. Draws from a stream of its own, the
         same each time, so that the number of evaluations changes nothing else.
         """
-        means = self._history.double().mean(0).tolist()
-        values = dict(zip(self._names, means, strict=True))
+        values = dict(zip(self._names, self._means(), strict=True))
         values |= {"lr": self.optimiser.param_groups[0]["lr"]}
         if self.loss.warmup is not None:
             values["warmup_weight"] = self.loss.weight(self.epoch)
@@ -169,8 +178,16 @@ class Trainer:
         if due and "validation" in self.data.splits:
             validation = self._evaluate("validation")
             reports.append(Metrics(self.epoch, "validation", validation))
+            self.validations.append(Validation(self.epoch, validation["bound"]))
             self._keep_best(validation["bound"])
         return reports
+
+    def _means(self) -> list[float]:
+        """Of the epoch's metrics; each step counts by its images, for the last may have fewer."""
+        sizes = torch.full((self.num_steps, 1), self.options.batch_size, dtype=torch.float64)
+        sizes[-1] -= sizes.sum() - self.num_data
+        shares = (sizes / sizes.mean()).to(self.device)  # all exactly 1 where batches are equal
+        return (self._history.double() * shares).mean(0).tolist()
 
     @torch.no_grad()
     def _evaluate(self, split: str) -> dict[str, float]:
@@ -186,18 +203,16 @@ class Trainer:
         return {name: (total / len(x)).item() for name, total in totals.items()}
 
     def _keep_best(self, value: float) -> None:
-        stopping = self.options.early_stopping
-        margin = 0.0 if stopping is None else stopping.min_delta
-        if self.best is None or value > self.best.value + margin:
+        if self.best is None or value > self.best.value:
             weights = {name: t.detach().clone() for name, t in self.vae.state_dict().items()}
             self.best = Best(value, self.epoch, weights)
 
     def _is_stale(self) -> bool:
         stopping = self.options.early_stopping
-        if stopping is None or self.best is None:
+        if stopping is None:
             return False
         warmup = 0.0 if self.loss.warmup is None else self.loss.warmup.length
-        return self.epoch - max(self.best.epoch, warmup) >= stopping.patience
+        return num_plateaus(self.validations, stopping.patience, stopping.min_delta, warmup) > 0
 
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs, as tensors, numbers and strings."""
@@ -210,6 +225,7 @@ class Trainer:
             "names": self._names,
             "history": self._history,
             "best": None if self.best is None else self.best._asdict(),
+            "validations": [tuple(validation) for validation in self.validations],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -221,3 +237,6 @@ class Trainer:
         self._names = list(state["names"])
         self._history = state["history"].to(self.device)
         self.best = None if state["best"] is None else Best(**state["best"])
+        # Checkpoints once held the best validation alone: from there, patience begins anew.
+        known = [] if self.best is None else [(self.best.epoch, self.best.value)]
+        self.validations = [Validation(*pair) for pair in state.get("validations", known)]

@@ -37,6 +37,9 @@ class GenerativeModel(nn.Module, ABC):
         self.latent_dim = latent_dim
         self.x_shape = tuple(x_shape)
 
+    def check_x(self, x: Tensor) -> None:
+        """Raise ValueError, with what to set, unless the model can describe x (N, C, H, W)."""
+
     def log_prior(self, z: Tensor) -> Tensor:
         """log N(z; 0, I) (S, B) in nats, for z (S, B, D)."""
         return -0.5 * z.square().sum(-1) - 0.5 * self.latent_dim * LOG_2PI
@@ -99,6 +102,10 @@ class DeepLatentGaussian(GenerativeModel):
         super().__init__(latent_dim, x_shape)
         self.decoder = decoder
         self.likelihood = likelihood
+
+    def check_x(self, x: Tensor) -> None:
+        """As the likelihood says."""
+        self.likelihood.check(x)
 
     def _parameters_of(self, z: Tensor) -> Tensor:
         # The one place where samples and data points are flattened into rows of a network.

@@ -20,6 +20,8 @@ from utils.types import PositiveFloat
 LOG_2PI = math.log(2 * math.pi)
 PIXELS = (-3, -2, -1)
 LOG_SCALE_LIMIT = 30.0
+MOST_LEVELS = 256
+"""Of the grids that are tried when it is to be said which one would fit."""
 
 
 class Likelihood(nn.Module, ABC):
@@ -27,6 +29,9 @@ class Likelihood(nn.Module, ABC):
 
     num_parameters: int
     """Maps per pixel that the decoder must give."""
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError, with what to set, unless this can be the density of x (N, C, H, W)."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
@@ -48,10 +53,22 @@ likelihoods: Registry[Likelihood] = Registry("likelihoods", "models.likelihoods"
 class Bernoulli(Likelihood):
     """Bernoulli pixels on logits l: log p(x) = Σ x l - log(1 + eˡ).
 
-    For grey x in [0, 1] that is the negative cross-entropy, which is no normalised density.
+    For grey x in [0, 1] that is the negative cross-entropy, which is no normalised density, and
+    for other x it has no bound: a run refuses both.
     """
 
     num_parameters = 1
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError unless every pixel is 0 or 1."""
+        others = x[(x != 0) & (x != 1)]
+        if len(others):
+            is_grey = x.min() >= 0 and x.max() <= 1
+            binarise = "set `data.binarisation` to static, dynamic or threshold, or "
+            raise ValueError(
+                f"`bernoulli` needs pixels of 0 or 1 and finds {others[0]:g}: "
+                f"{binarise if is_grey else ''}take another `model.likelihood`"
+            )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x | parameters) (S, B) in nats."""
@@ -102,6 +119,51 @@ class Gaussian(Likelihood):
         return mean + self.log_scale.exp() * torch.randn_like(mean)
 
 
+@likelihoods.register("heteroscedastic_gaussian")
+class HeteroscedasticGaussian(Likelihood):
+    """Gaussian pixels N(mean, scale²), both given by the decoder for each pixel.
+
+    scale² = min_scale² + exp(2 r) of the decoder's second map r. Without a floor the density of a
+    pixel that is met exactly has no bound (Mattei and Frellsen 2018, arXiv 1802.04826).
+    """
+
+    num_parameters = 2
+
+    def __init__(self, *, min_scale: PositiveFloat = 0.01) -> None:
+        super().__init__()
+        self.min_scale = min_scale
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x | parameters) (S, B) in nats."""
+        mean, log_scale = self._split(parameters)
+        noise = (x - mean) * (-log_scale).exp()
+        return (-0.5 * (noise.square() + LOG_2PI) - log_scale).sum(PIXELS)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x | parameters] (S, B, C, H, W)."""
+        return parameters[:, :, 0]
+
+    @torch.no_grad()
+    def sample(self, parameters: Tensor) -> Tensor:
+        """Draw x (S, B, C, H, W), unbounded."""
+        mean, log_scale = self._split(parameters)
+        return mean + log_scale.exp() * torch.randn_like(mean)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = parameters.unbind(2)  # (S, B, C, H, W) each
+        raw = raw.clamp(max=LOG_SCALE_LIMIT)
+        floor = raw.new_full((), 2 * math.log(self.min_scale))
+        return mean, 0.5 * torch.logaddexp(2 * raw, floor)
+
+
+def _off_grid(x: Tensor, num_levels: int) -> Tensor:
+    """Which x are none of k / (num_levels - 1), but for float32's rounding."""
+    place = x.double() * (num_levels - 1)
+    tolerance = 1e-3 + num_levels * torch.finfo(torch.float32).eps
+    level = place.round().clamp(0, num_levels - 1)
+    return (place - level).abs() > tolerance
+
+
 @likelihoods.register("discretised_logistic")
 class DiscretisedLogistic(Likelihood):
     """Logistic pixels rounded to the grid k / (num_levels - 1), k = 0 ... num_levels - 1.
@@ -121,6 +183,22 @@ class DiscretisedLogistic(Likelihood):
     def step(self) -> float:
         """δ, the distance of neighbouring levels."""
         return 1 / (self.num_levels - 1)
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError unless every pixel is one of the levels."""
+        levels = x.unique()
+        others = levels[_off_grid(levels, self.num_levels)]
+        if not len(others):
+            return
+        fitting = (n for n in range(2, MOST_LEVELS + 1) if not _off_grid(levels, n).any())
+        fit = next(fitting, None)
+        remedy = "take another `model.likelihood`"
+        if fit is not None:
+            remedy = f"set `model.likelihood.num_levels` to {fit}, or {remedy}"
+        raise ValueError(
+            f"`discretised_logistic` needs pixels on the {self.num_levels} levels from 0 to 1 "
+            f"and finds {others[0]:g}: {remedy}"
+        )
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log P(x | parameters) (S, B) in nats.

@@ -105,6 +105,6 @@ def test_every_optimiser_goes_downhill(name):
 
 @of(schedules)
 def test_every_schedule_starts_at_one_and_stays_positive(name):
-    schedule = build(schedules, name, epochs=10)
-    assert schedule(1) == 1
-    assert all(0 < schedule(epoch) <= 1 for epoch in range(1, 11))
+    schedule = build(schedules, name, epochs=10, has_validation=True)
+    assert schedule(1, []) == 1
+    assert all(0 < schedule(epoch, []) <= 1 for epoch in range(1, 11))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import math
 import os
 import random
 import subprocess
@@ -17,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tests.data_files import load_real, uniform
 from utils.data.base import SPLITS, DataError, Dataset, bernoulli, datasets
+from utils.data.binarisation import METHODS, binarise
 from utils.data.cifar10 import CIFAR10
 from utils.data.digits import Digits
 from utils.data.files import FileDataset
@@ -286,3 +288,13 @@ def test_linear_gaussian_splits_stand_alone():
         assert not torch.isin(small.splits[one], small.splits[other]).any()
     assert sorted(LinearGaussian(num_validation=0).load().splits) == ["test", "train"]
     assert small.checksum != LinearGaussian(num_train=30, data_seed=1, **options).load().checksum
+
+
+@pytest.mark.parametrize("binarisation", METHODS)
+@pytest.mark.parametrize("value", [math.nan, -0.1, 1.1])
+def test_grey_levels_that_no_draw_can_be_made_of(binarisation, value):
+    train = torch.full((3, 1, 2, 2), 0.5)
+    test = train.clone()
+    test[1, 0, 1, 0] = value
+    with pytest.raises(DataError, match="those of the test split"):
+        binarise({"train": train, "test": test}, binarisation, "")

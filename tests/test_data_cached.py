@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tarfile
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -145,6 +147,50 @@ def test_omniglot_archive_elsewhere_does_not_hide_a_wrong_root(made_omniglot, tm
     made_omniglot.load()
     with pytest.raises(DataError, match=r"other/omniglot-py/images_background: not found"):
         Omniglot(root=str(tmp_path / "other"), validation_size=1).load()
+
+
+def pack(root: Path) -> Path:
+    """Put the drawings into the archive that holds their folder, and take them away."""
+    packed = root / "omniglot-py.tar.xz"
+    with tarfile.open(packed, "w:xz") as archive:
+        archive.add(root / "omniglot-py", "omniglot-py")
+    shutil.rmtree(root / "omniglot-py")
+    return packed
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_omniglot_is_unpacked_once(made_omniglot, user_cache, monkeypatch, writable):
+    expected = made_omniglot.decode(made_omniglot.root)
+    pack(made_omniglot.root)
+    if not writable:
+        (made_omniglot.root / "omniglot-py").write_bytes(b"")  # no folder can be made here
+    first = made_omniglot.read(made_omniglot.root)
+    kept = archive_of(made_omniglot) if writable else user_cache / "omniglot-py/omniglot_28.npz"
+    kept.write_bytes(kept.read_bytes()[:-1])  # damaged: unpacked again
+    second = made_omniglot.read(made_omniglot.root)
+    undecodable(made_omniglot, monkeypatch)
+    third = made_omniglot.read(made_omniglot.root)
+    for parts in (first, second, third):
+        for part, quarters in expected.items():
+            assert np.array_equal(parts[part], quarters)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"?" + b[1:], lambda b: b""]
+)
+def test_omniglot_damaged_package(made_omniglot, damage):
+    packed = pack(made_omniglot.root)
+    packed.write_bytes(damage(packed.read_bytes()))
+    with pytest.raises(DataError, match="damaged or no such archive"):
+        made_omniglot.load()
+
+
+def test_omniglot_package_of_other_drawings(made_omniglot):
+    drawing = made_omniglot.root / "omniglot-py" / next(iter(INK))
+    Image.fromarray(np.zeros((105, 105), dtype=bool)).save(drawing)
+    pack(made_omniglot.root)
+    with pytest.raises(DataError, match="wrong content: sha256"):
+        made_omniglot.load()
 
 
 def test_omniglot_nowhere_to_keep_the_archive(made_omniglot, user_cache):

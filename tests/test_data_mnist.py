@@ -81,6 +81,39 @@ def test_validation_size_leaves_the_test_images_alone(made_mnist):
     assert torch.equal(none.splits["test"], some.splits["test"])
 
 
+@pytest.mark.parametrize("names", [["train-images-idx3-ubyte"], ["t10k-images-idx3-ubyte"], None])
+def test_mnist_files_may_be_packed(made_mnist, names):
+    expected = MNIST(root=made_mnist, validation_size=5).load()
+    raw = Path(made_mnist, "MNIST", "raw")
+    for path in [path for path in raw.iterdir() if names is None or path.name in names]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    data = MNIST(root=made_mnist, validation_size=5).load()
+    assert data.checksum == expected.checksum
+    for split, x in expected.splits.items():
+        assert torch.equal(data.splits[split], x)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(TEST)[:-20], "truncated, damaged or no gzip file"),
+        (b"", "truncated: 0 of 7,856 bytes"),
+        (TEST, "truncated, damaged or no gzip file"),
+        (gzip.compress(TEST[:-1]), "truncated: 7,855 of 7,856 bytes"),
+        (gzip.compress(TEST + b"x"), "wrong content"),
+        (gzip.compress(b"?" + TEST[1:]), "wrong content"),
+    ],
+)
+def test_mnist_damaged_packed_file(made_mnist, content, words):
+    path = Path(made_mnist, "MNIST", "raw", "t10k-images-idx3-ubyte")
+    path.unlink()
+    path.with_name(f"{path.name}.gz").write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        MNIST(root=made_mnist, validation_size=5).load()
+    assert f"{path}.gz: " in str(caught.value)
+
+
 def test_mnist_truncated_file(made_mnist):
     path = Path(made_mnist, "MNIST", "raw", "t10k-images-idx3-ubyte")
     path.write_bytes(TEST[:-1])

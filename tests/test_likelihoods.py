@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated
 
 import pytest
@@ -11,7 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from models.likelihoods import Bernoulli, DiscretisedLogistic, Gaussian, Likelihood, likelihoods
+from models.likelihoods import (
+    Bernoulli,
+    DiscretisedLogistic,
+    Gaussian,
+    HeteroscedasticGaussian,
+    Likelihood,
+    likelihoods,
+)
+from tests.components import make_node
 
 X_SHAPE = (3, 2, 4)
 
@@ -234,3 +243,87 @@ def test_discretised_logistic_samples_follow_its_probabilities() -> None:
 def test_schema_refuses(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Annotated[Likelihood, likelihoods]).validate_python(options)
+
+
+@pytest.mark.parametrize("min_scale", [0.01, 0.5])
+def test_heteroscedastic_gaussian_against_torch(min_scale: float) -> None:
+    likelihood = HeteroscedasticGaussian(min_scale=min_scale)
+    x, parameters = binary(), parameters_of(likelihood)
+    mean, raw = parameters.unbind(2)
+    scale = (min_scale**2 + raw.exp() ** 2).sqrt()
+    reference = torch.distributions.Normal(mean, scale).log_prob(x).sum((-3, -2, -1))
+    torch.testing.assert_close(likelihood.log_prob(x, parameters), reference)
+
+
+@pytest.mark.parametrize("raw", [-1e30, -1e4, 0.0, 1e4, 1e30])
+def test_heteroscedastic_gaussian_has_a_floor_and_stays_finite(raw: float) -> None:
+    likelihood = HeteroscedasticGaussian(min_scale=0.1)
+    x = torch.zeros(2, *X_SHAPE)
+    parameters = torch.zeros(1, 2, 2, *X_SHAPE)
+    parameters[:, :, 1] = raw
+    parameters.requires_grad_()
+    log_p = likelihood.log_prob(x, parameters)
+    best = torch.distributions.Normal(0.0, 0.1).log_prob(torch.tensor(0.0)).item()
+    assert (log_p <= math.prod(X_SHAPE) * best * (1 + 1e-5)).all()  # float32
+    log_p.sum().backward()
+    assert parameters.grad is not None
+    assert log_p.isfinite().all()
+    assert parameters.grad.isfinite().all()
+    assert likelihood.sample(parameters).isfinite().all()
+
+
+# --- data that a likelihood does not describe ------------------------------------------------
+
+
+def image(*values: float) -> Tensor:
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        ({"name": "bernoulli"}, (0.0, 1.0, 1.0)),
+        ({"name": "gaussian"}, (-3.5, 0.1, 1e6)),
+        ({"name": "heteroscedastic_gaussian"}, (-3.5, 0.1, 1e6)),
+        ({"name": "discretised_logistic"}, tuple(k / 255 for k in range(256))),
+        ({"name": "discretised_logistic"}, (0.0, 1.0)),  # some of the levels are levels
+        ({"name": "discretised_logistic", "num_levels": 17}, tuple(k / 16 for k in range(17))),
+        ({"name": "discretised_logistic", "num_levels": 65536}, (0.0, 1 / 65535, 54321 / 65535)),
+    ],
+)
+def test_data_on_the_support_are_taken(options, values) -> None:
+    make_node(likelihoods, options).build().check(image(*values))
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "words"),
+    [
+        ({"name": "bernoulli"}, (0.0, 0.4375), "finds 0.4375: set `data.binarisation`"),
+        ({"name": "bernoulli"}, (1.0, -2.5), "finds -2.5: take another `model.likelihood`"),
+        (
+            {"name": "discretised_logistic"},
+            (0.0, 0.4375, 1.0),
+            "finds 0.4375: set `model.likelihood.num_levels` to 17",
+        ),
+        (
+            {"name": "discretised_logistic", "num_levels": 17},
+            (0.0, 1 / 255),
+            "finds 0.00392157: set `model.likelihood.num_levels` to 256",
+        ),
+        (
+            {"name": "discretised_logistic"},
+            (0.0, 1 / math.pi),
+            "finds 0.31831: take another `model.likelihood`",
+        ),
+        ({"name": "discretised_logistic"}, (0.0, 2.0), "finds 2: take another"),
+        ({"name": "discretised_logistic"}, (-1 / 255,), "finds -0.00392157: take another"),
+    ],
+)
+def test_data_off_the_support_are_refused(options, values, words) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        make_node(likelihoods, options).build().check(image(*values))
+    assert options["name"] in str(caught.value)
+
+
+def test_every_likelihood_takes_what_it_draws(likelihood: Likelihood) -> None:
+    likelihood.check(likelihood.sample(parameters_of(likelihood))[0])

@@ -26,6 +26,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.protocol import posteriors
 from utils.checkpoint import previous_of
+from utils.data.base import Data, Dataset, datasets
 from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.records import RunRecord
@@ -371,13 +372,66 @@ def test_config_errors_all_at_once(tmp_path, capsys):
              "model={name: linear_gaussian}"],
             "validation split",
         ),
+        (
+            ["data={name: linear_gaussian, num_validation: 0}", "model={name: linear_gaussian}",
+             "training.schedule={name: plateau}"],
+            "`training.schedule`: `plateau` looks at validation",
+        ),
     ],
-    ids=["exact", "shape", "twice", "no validation"],
+    ids=["exact", "shape", "twice", "no validation", "no plateau"],
 )  # fmt: skip
 def test_impossible_combinations_fail_before_training(tmp_path, capsys, assignments, words):
     arguments = ["-config", QUICKSTART, "-set", "training.epochs=1", *assignments]
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+GREY = "data={name: digits, binarisation: none}"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        ([GREY], "`bernoulli` needs pixels of 0 or 1 and finds 0."),
+        (["data.name=linear_gaussian"], "take another `model.likelihood`"),
+        (
+            [GREY, "model.likelihood={name: discretised_logistic}"],
+            "set `model.likelihood.num_levels` to 17",
+        ),
+    ],
+    ids=["grey", "real", "levels"],
+)
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_data_that_the_likelihood_does_not_describe(tmp_path, capsys, assignments, words, options):
+    assert run(*tiny(*assignments, options=options)) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_grey_levels_have_a_likelihood(capsys):
+    assert run(*tiny(GREY, "model.likelihood={name: discretised_logistic, num_levels: 17}")) == 0
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_none_are_found_at_load(tmp_path, capsys, number):
+    @datasets.register("broken")
+    class Broken(Dataset):
+        """Data of this test's own."""
+
+        name = "broken"
+
+        def load(self) -> Data:
+            x = torch.zeros(20, 1, 1, 3)
+            test = x.clone()
+            test[7, 0, 0, 1] = number
+            return Data({"train": x, "test": test}, "none", "")
+
+    try:
+        assert run(*tiny("data.name=broken", "model.likelihood.name=gaussian")) == 3
+    finally:
+        datasets.unregister("broken")
+    assert "broken: its test split holds NaN or infinite numbers" in capsys.readouterr().err
     assert not (tmp_path / "results" / "runs").exists()
 
 

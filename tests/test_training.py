@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -89,6 +90,31 @@ def test_resume_is_exact_between_and_within_epochs(data, tmp_path, stop_at, opti
     assert torch.equal(weights(second), weights(straight))
 
 
+def test_training_metrics_are_means_over_data(data):
+    """Of an epoch of 98 and 2 images, each image counts the same."""
+    fitted = trainer(data, "training.batch_size=98")
+    bounds: list[Tensor] = []
+    objective = fitted._forward
+
+    def recording(x: Tensor, weight: Tensor):
+        loss, metrics = objective(x, weight)
+        bounds.append(metrics["bound"].double())
+        return loss, metrics
+
+    fitted._forward = recording
+    (report, _) = fit(fitted, 1)
+    assert [len(batch) for batch in bounds] == [98, 2]
+    mean = torch.cat(bounds).mean().item()
+    assert report.values["bound"] == pytest.approx(mean, rel=1e-6)  # float32 means a batch
+
+
+def test_metrics_of_equal_batches_are_the_plain_mean_of_the_steps(data):
+    fitted = trainer(data, "training.batch_size=20")
+    (report, _) = fit(fitted, 1)
+    plain = dict(zip(fitted._names, fitted._history.double().mean(0).tolist(), strict=True))
+    assert {name: report.values[name] for name in plain} == plain
+
+
 def test_evaluation_changes_nothing_else(data):
     often, never = trainer(data), trainer(data, "training.evaluate_every=3")
     fit(often, 2)
@@ -147,23 +173,70 @@ def test_gradient_clipping_bounds_the_step(data):
     assert (weights(clipped) - before).norm() <= 0.001 * (1 + 1e-4)  # float32 rounding
 
 
-def test_early_stopping_counts_from_the_best_and_after_warmup(data):
-    stopping = "training.early_stopping.patience=2"
-    plain = trainer(data, stopping, "training.epochs=50")
-    fit(plain, 1)
-    assert plain.best is not None
-    plain.best = plain.best._replace(value=math.inf)  # nothing will be better
-    fit(plain, 1)
-    assert not plain.finished
-    fit(plain, 1)
-    assert plain.finished
-    warming = trainer(
-        data, stopping, "training.epochs=50", "loss.warmup={name: linear, epochs: 6}"
-    )
-    warming.best, warming.epoch = plain.best, 7
-    assert not warming.finished
-    warming.epoch = 8
-    assert warming.finished
+def validate_as(fitted: Trainer, bounds: Sequence[float]) -> None:
+    """Let validation give these bounds, one after the other, and then the last one for ever."""
+    rest = list(bounds)
+
+    def evaluate(split: str) -> dict[str, float]:
+        return {"bound": rest.pop(0) if len(rest) > 1 else rest[0]}
+
+    fitted._evaluate = evaluate
+
+
+def epochs_until_stopped(fitted: Trainer) -> int:
+    while not fitted.finished:
+        fit(fitted, 1)
+    return fitted.epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "bounds", "epoch"),
+    [
+        (["patience=2"], [-3, -2, -2, -2.5], 4),
+        (["patience=5", "evaluate_every=3"], [-3], 18),  # the first one gains, five wait
+        (["patience=2", "min_delta=0.5"], [-3, -2.6, -2.4, -2.2, -2.0, -1.8], 5),
+        (["patience=2", "warmup=6"], [-3], 8),
+        (["patience=2", "warmup=6"], [-3, -3, -3, -3, -3, -3, -3, -2], 10),
+    ],
+    ids=["plain", "seldom", "min_delta", "warmup", "gain after warmup"],
+)
+def test_patience_counts_validations(data, options, bounds, epoch):
+    places = {
+        "patience": "training.early_stopping.patience={}",
+        "min_delta": "training.early_stopping.min_delta={}",
+        "evaluate_every": "training.evaluate_every={}",
+        "warmup": "loss.warmup={{name: linear, epochs: {}}}",
+    }
+    words = [option.split("=") for option in options]
+    stopping = trainer(data, "training.epochs=50", *(places[k].format(v) for k, v in words))
+    validate_as(stopping, bounds)
+    assert epochs_until_stopped(stopping) == epoch
+
+
+def test_the_least_gain_decides_when_to_stop_and_not_what_is_best(data):
+    fitted = trainer(data, "training.early_stopping={patience: 3, min_delta: 1.0}")
+    validate_as(fitted, [-3, -2.9, -2.8, -2.85])
+    assert epochs_until_stopped(fitted) == 4
+    assert fitted.best is not None
+    assert (fitted.best.value, fitted.best.epoch) == (-2.8, 3)
+
+
+def test_patience_survives_a_resume_and_begins_anew_from_an_old_checkpoint(data, tmp_path):
+    def stopping() -> Trainer:
+        return trainer(data, "training.epochs=50", "training.early_stopping.patience=4")
+
+    first = stopping()
+    validate_as(first, [-2])
+    fit(first, 3)  # two of them without a gain
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    state = checkpoint.load(tmp_path / "last.pt", "cpu")
+    for old, epoch in ((False, 5), (True, 7)):
+        if old:
+            del state["validations"]
+        second = stopping()
+        second.restore(state)
+        validate_as(second, [-2])
+        assert epochs_until_stopped(second) == epoch
 
 
 def test_best_weights_are_those_of_the_best_epoch(data):
@@ -198,12 +271,55 @@ def test_schedules(data, schedule, factors):
     assert rates == pytest.approx([1e-3 * factor for factor in factors])
 
 
+def test_the_learning_rate_warms_up_whatever_the_schedule(data):
+    assignments = [
+        "training.schedule={name: multi_step, milestones: [2], factor: 0.5}",
+        "training.lr_warmup=3",
+    ]
+    rates = [r.values["lr"] for r in fit(trainer(data, *assignments), 4) if r.split == "train"]
+    assert rates == pytest.approx([1e-3 * f for f in (1 / 4, 2 / 4, 0.5 * 3 / 4, 0.5)])
+
+
 def test_iwae_schedule_has_stages_of_powers_of_three():
     factor = configure("training.schedule.name=iwae").training.schedule.build(epochs=3280)
-    stages = [round(-7 * math.log10(factor(epoch))) for epoch in range(1, 3281)]
+    stages = [round(-7 * math.log10(factor(epoch, []))) for epoch in range(1, 3281)]
     assert [stages.count(stage) for stage in range(8)] == [3**stage for stage in range(8)]
     assert stages == sorted(stages)
-    assert round(-7 * math.log10(factor(5000))) == 7  # and stays there
+    assert round(-7 * math.log10(factor(5000, []))) == 7  # and stays there
+
+
+PLATEAU = "training.schedule={name: plateau, factor: 0.5, patience: 2, lowest: 0.2}"
+
+
+def test_the_rate_falls_when_validation_stands_still(data):
+    fitted = trainer(data, PLATEAU, "training.epochs=10")
+    validate_as(fitted, [-3, -2, -2.5, -2, -1, -1, -1, -1, -1, -1])
+    rates = [r.values["lr"] for r in fit(fitted, 10) if r.split == "train"]
+    # Epochs 3 and 4 do not gain, 6 and 7 neither, nor 8 and 9, but a quarter is near the lowest.
+    factors = [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2]
+    assert rates == pytest.approx([1e-3 * factor for factor in factors])
+
+
+@pytest.mark.parametrize("stop_at", [0, 2])
+def test_a_resumed_run_has_the_rates_of_one_that_nothing_stopped(data, tmp_path, stop_at):
+    assignments = [PLATEAU, "training.lr_warmup=5"]
+    bounds = [-3, -3, -3, -3, -2, -2, -2]
+
+    def fit_from(fitted: Trainer, start: int, epochs: int) -> list:
+        validate_as(fitted, bounds[start:])
+        return fit(fitted, epochs)
+
+    straight = trainer(data, *assignments)
+    expected = fit_from(straight, 0, 7)
+    first = trainer(data, *assignments)
+    before = fit_from(first, 0, 3)
+    if stop_at:
+        assert not first.train_epoch(lambda step: step < stop_at)
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    second = trainer(data, *assignments)
+    second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
+    assert before + fit_from(second, 3, 4) == expected
+    assert torch.equal(weights(second), weights(straight))
 
 
 @pytest.mark.slow

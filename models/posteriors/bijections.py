@@ -27,6 +27,8 @@ from utils.types import PositiveInt
 UNIT = math.log(math.e - 1)
 """softplus(UNIT) = 1."""
 
+LEAST = 1e-18
+
 
 def axes(num_vectors: int, latent_dim: int) -> Tensor:
     """Unit vectors (num_vectors, D) along the coordinates in turn.
@@ -43,8 +45,9 @@ class Planar(Transition):
 
     û = u + (softplus(a) - 1 - a) w / ‖w‖² with a = wᵀu, so that wᵀû = softplus(a) - 1 > -1, which
     makes it a bijection; log|det J| = log(1 + (1 - tanh²(wᵀz + b)) wᵀû). Context (u, w, b) of
-    each layer, 2D + 1 numbers. At w = 0, where û has no limit, a layer is the translation by
-    u tanh(b). The initial context is the identity: w a unit vector and û = 0.
+    each layer, 2D + 1 numbers. At w = 0 û has no limit: where ‖w‖ (1 + ‖u‖²)^½ is below the
+    rounding of numbers near 1, û is u, so that at w = 0 a layer is the translation by u tanh(b).
+    The initial context is the identity: w a unit vector and û = 0.
     """
 
     def __init__(self, latent_dim: int, *, num_layers: PositiveInt = 1) -> None:
@@ -64,8 +67,9 @@ class Planar(Transition):
         u, w, b = context.unflatten(-1, (self.num_layers, -1)).split([d, d, 1], dim=-1)
         a = (w * u).sum(-1, keepdim=True)  # (B, K, 1)
         square = w.square().sum(-1, keepdim=True)
-        regular = square > 0
-        slope = torch.where(regular, F.softplus(a), 1.0)  # 1 + wᵀû
+        rounding = torch.finfo(w.dtype).eps ** 2
+        regular = square * (1 + u.square().sum(-1, keepdim=True)) > rounding
+        slope = torch.where(regular, F.softplus(a), 1 + a)  # 1 + wᵀû
         u_hat = u + (slope - 1 - a) / torch.where(regular, square, 1.0) * w
         z, bends = state.z, []
         for layer in zip(u_hat.unbind(-2), w.unbind(-2), b.unbind(-2), strict=True):
@@ -105,7 +109,8 @@ class Radial(Transition):
         """See ``Transition``."""
         d = self.latent_dim
         centres, raw = context.unflatten(-1, (self.num_layers, -1)).split([d, 2], dim=-1)
-        a, s = F.softplus(raw).unbind(-1)  # (B, K) each
+        # Products of less underflow in float32, and their logarithms are wanted.
+        a, s = F.softplus(raw).clamp(min=LEAST).unbind(-1)  # (B, K) each
         z, radii = state.z, []
         for layer in zip(centres.unbind(-2), a.split(1, -1), s.split(1, -1), strict=True):
             centre, a_k, s_k = layer

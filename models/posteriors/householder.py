@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.posteriors.bijections import axes
@@ -19,6 +20,8 @@ from models.posteriors.protocol import (
 )
 from utils.types import PositiveInt
 
+SHORTEST = 1e-12
+
 
 def reflect(vectors: Tensor, rows: Tensor) -> Tensor:
     """Rows (..., S, D) after the reflections I - 2 v vᵀ / ‖v‖² along vectors (..., T, D) in turn.
@@ -26,9 +29,11 @@ def reflect(vectors: Tensor, rows: Tensor) -> Tensor:
     With unit vectors as the rows of V, the product of the reflections is I - Vᵀ L⁻¹ V, where
     L = I/2 + the strictly lower part of V Vᵀ: with y = L⁻¹ V z, row t of L y = V z reads
     y_t = 2 v_tᵀ (z - Σ_{s<t} y_s v_s), the t-th reflection's step. One triangular solve, however
-    many reflections. A zero vector reflects nothing.
+    many reflections. A vector shorter than ``SHORTEST`` reflects nothing.
     """
-    unit = F.normalize(vectors, dim=-1)
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)  # (..., T, 1)
+    # Either a unit vector or zero: one that is neither would not keep volumes.
+    unit = vectors / length.where(length > SHORTEST, math.inf)
     identity = torch.eye(unit.shape[-2], dtype=unit.dtype, device=unit.device)
     lower = (unit @ unit.mT).tril(-1) + 0.5 * identity  # (..., T, T)
     steps = torch.linalg.solve_triangular(lower, unit @ rows.mT, upper=False)  # (..., T, S)

@@ -42,7 +42,9 @@ class Orthogonalised(Columns):
 
     The paper instead iterates A <- A (I + (I - AᵀA) / 2), up to 100 times, to A (AᵀA)^(-1/2).
     Either reaches every Q. The factorisation is orthonormal whatever A's condition, where the
-    iteration may stop short and log_ratio be wrong, and costs less than two iterations.
+    iteration may stop short and log_ratio be wrong. A column that depends on those before it (a
+    zero one does) leaves its place in Q open and has no gradient: whatever unit vector LAPACK
+    puts there is first added to it, as a constant.
     """
 
     def __init__(self, latent_dim: int, num_ortho: int) -> None:
@@ -61,10 +63,24 @@ class Orthogonalised(Columns):
 
     def __call__(self, numbers: Tensor) -> Tensor:
         """See ``Columns``."""
-        q, r = torch.linalg.qr(numbers.unflatten(-1, (self.latent_dim, self.num_columns)))
+        matrix = numbers.unflatten(-1, (self.latent_dim, self.num_columns))
+        q, r = torch.linalg.qr(_completed(matrix))
         # Signs fixed: else Q would jump where LAPACK's choice of them does.
         negative = r.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) < 0
         return torch.where(negative, -q, q)
+
+
+def _completed(matrix: Tensor) -> Tensor:
+    """The matrix (..., D, M), what its columns lack to be independent added as a constant."""
+    constant = matrix.detach()
+    q, r = torch.linalg.qr(constant)
+    length = torch.linalg.vector_norm(constant, dim=-2)  # (..., M)
+    rest = r.diagonal(dim1=-2, dim2=-1).abs()  # of each column, beside those before it
+    precision = torch.finfo(matrix.dtype)
+    least = precision.tiny**0.5  # the square of less is no number any more
+    is_dependent = rest <= 4 * matrix.shape[-2] * precision.eps * length + least
+    missing = length.where(length > least, 1.0).where(is_dependent, 0.0)
+    return matrix + q * missing.unsqueeze(-2)
 
 
 class Reflections(Columns):

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from utils.data.base import SPLITS, Data, bernoulli
+from utils.data.base import SPLITS, Data, DataError, bernoulli
 
 Binarisation = Literal["static", "dynamic", "threshold", "none"]
 
@@ -58,7 +58,16 @@ def binarise(intensities: Mapping[str, Tensor], binarisation: Binarisation, chec
     batches are drawn afresh, every split is *evaluated* on its static draw. ``threshold``:
     intensity >= 1/2. ``none``: grey. Each split has a seed of its own, so that the test images
     do not depend on how many images validation takes.
+
+    Raises DataError for NaN and numbers outside [0, 1], which a draw would hide.
     """
+    for name, x in intensities.items():
+        low, high = (end.item() for end in x.aminmax())
+        if not (low >= 0 and high <= 1):  # NaN is neither
+            raise DataError(
+                f"grey levels must lie between 0 and 1; those of the {name} split go from "
+                f"{low:g} to {high:g}"
+            )
     method = METHODS[binarisation]
     fixed = {name: method.fix(x, SEED + SPLITS.index(name)) for name, x in intensities.items()}
     return Data(fixed, binarisation, checksum, intensities["train"] if method.redrawn else None)

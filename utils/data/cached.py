@@ -27,6 +27,9 @@ class CachedImages(FileDataset):
     folder: ClassVar[str]
     """Holds, below the root, the files and the archive."""
 
+    packed: ClassVar[str | None] = None
+    """Below the root, a file that holds the folder; it does as well."""
+
     archive: ClassVar[str]
     part_names: ClassVar[Sequence[str]]
 
@@ -68,7 +71,7 @@ class CachedImages(FileDataset):
 
     def _places(self, root: Path) -> list[Path]:
         beside = root / self.folder
-        if not beside.is_dir():
+        if not beside.is_dir() and not (self.packed and (root / self.packed).is_file()):
             return []  # what is cached elsewhere must not hide that nothing is here
         user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return [place / self.archive for place in (beside, user / "plumbline" / self.folder)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import pickle
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from utils.data.base import Data, DataError, check_validation_size, datasets, hold_out
 from utils.data.binarisation import Binarisation, binarise, check_binarisation
-from utils.data.files import Bytes, FileDataset, combined_digest, digest
+from utils.data.files import Bytes, FileDataset, combined_digest, digest, fetch_url
 
 SHAPE = (3, 32, 32)
 NUM_PIXELS = 3 * 32 * 32
@@ -32,17 +33,10 @@ class Layout(NamedTuple):
 
     folder: str
     suffix: str
-    algorithm: str
-    checksums: Mapping[str, str]
-    """By batch, of the whole file: torchvision's MD5s, MXNet's SHA-1s."""
+    sha256: Mapping[str, str]
+    """By batch, of the whole file."""
     pixels: Callable[[bytes], Bytes]
     """From a checked file's content to (N, 3072): an image a row, its R, G, B planes in turn."""
-
-
-def _unpickle(content: bytes) -> Bytes:
-    # Safe because the checksum comes first: what is loaded is what was published.
-    entries = pickle.loads(content, encoding="latin1")
-    return np.ascontiguousarray(entries["data"])
 
 
 def _from_records(content: bytes) -> Bytes:
@@ -50,37 +44,43 @@ def _from_records(content: bytes) -> Bytes:
     return np.ascontiguousarray(records[:, 1:])  # a record is a label, then the pixels
 
 
-LAYOUTS = (
-    Layout(
-        "cifar-10-batches-py",
-        "",
-        "md5",
-        {
-            "data_batch_1": "c99cafc152244af753f735de768cd75f",
-            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-            "data_batch_4": "634d18415352ddfa80567beed471001a",
-            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-            TEST: "40351d587109b95175f43aff81a1287e",
-        },
-        _unpickle,
-    ),
-    Layout(
-        "cifar-10-batches-bin",
-        ".bin",
-        "sha1",
-        {
-            "data_batch_1": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
-            "data_batch_2": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
-            "data_batch_3": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
-            "data_batch_4": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
-            "data_batch_5": "26e2849e66a845b7f1e4614ae70f4889ae604628",
-            TEST: "67eb016db431130d61cd03c7ad570b013799c88c",
-        },
-        _from_records,
-    ),
+def _unpickle(content: bytes) -> Bytes:
+    # Safe because the SHA-256 comes first: what is loaded is what was published.
+    entries = pickle.loads(content, encoding="latin1")
+    return np.ascontiguousarray(entries["data"])
+
+
+BINARY = Layout(
+    "cifar-10-batches-bin",
+    ".bin",
+    {
+        "data_batch_1": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+        "data_batch_2": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+        "data_batch_3": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+        "data_batch_4": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+        "data_batch_5": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+        TEST: "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+    },
+    _from_records,
 )
-"""torchvision's comes first, since that is what a download brings to replace a damaged file."""
+PICKLED = Layout(
+    "cifar-10-batches-py",
+    "",
+    {
+        "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+        "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+        "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+        "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+        "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+        TEST: "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+    },
+    _unpickle,
+)
+LAYOUTS = (BINARY, PICKLED)
+"""The binary one comes first: it needs no pickle, and it is what a download brings."""
+
+ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+ARCHIVE_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
 
 @datasets.register("cifar10")
@@ -91,8 +91,8 @@ class CIFAR10(FileDataset):
     arXiv 1801.03558). Validation takes the last ``validation_size`` training images; ``batches``
     says which of the five training files of 10,000 there are to be, in their order.
 
-    Files: cifar-10-batches-py (torchvision's) or, batch by batch, cifar-10-batches-bin. The
-    checksum is that of the pixels, the same for both.
+    Files: cifar-10-batches-bin or, batch by batch, cifar-10-batches-py (torchvision's pickles).
+    The checksum is that of the pixels, the same for both.
     """
 
     name = "cifar10"
@@ -139,12 +139,11 @@ class CIFAR10(FileDataset):
             content = path.read_bytes()
         except OSError as error:
             raise self.error(path, f"cannot be read ({error.strerror})") from error
-        found = hashlib.new(layout.algorithm, content, usedforsecurity=False).hexdigest()
-        if found != (expected := layout.checksums[name]):
+        if (found := digest(content)) != (expected := layout.sha256[name]):
             raise self.error(
                 path,
-                f"truncated or wrong content: {len(content):,} bytes of {layout.algorithm} "
-                f"{found}, expected {expected}",
+                f"truncated or wrong content: {len(content):,} bytes of sha256 {found}, "
+                f"expected {expected}",
             )
         return layout.pixels(content)
 
@@ -157,15 +156,10 @@ class CIFAR10(FileDataset):
         return self.error(root / ours, problem)
 
     def fetch(self, root: Path) -> None:
-        """Let torchvision fetch, check and unpack; its archive is not kept."""
-        from torchvision import datasets as published  # here, because importing it takes a second
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        # Not by the class's constructor, which would also load all images.
-        source = published.CIFAR10
-        download_and_extract_archive(
-            source.url, root, filename=source.filename, md5=source.tgz_md5, remove_finished=True
-        )
+        """Fetch the archive of the binary layout and unpack it."""
+        content = fetch_url(ARCHIVE, ARCHIVE_SHA256)
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(root, filter="data")
 
 
 def _train_batch(number: int) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
 import shlex
 import tempfile
 import urllib.request
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
@@ -75,17 +77,35 @@ class FileDataset(Dataset):
         return DataError(f"{self.name}: {path}: {problem}. Fetch it with: {command}")
 
     def read_file(self, path: Path, num_bytes: int, sha256: str) -> Bytes:
-        """The bytes of ``path`` if they are the right ones, else DataError."""
-        try:
-            content = np.fromfile(path, dtype=np.uint8)
-        except FileNotFoundError:
-            raise self.error(path, "not found") from None
-        except OSError as error:
-            raise self.error(path, f"cannot be read ({error.strerror})") from error
+        """The bytes of ``path``, or of ``path``.gz, if they are the right ones, else DataError.
+
+        Of a file packed with gzip the content is checked, whose bytes nobody's gzip changes.
+        """
+        packed = path.with_name(f"{path.name}.gz")
+        if not path.exists() and packed.is_file():
+            path, content = packed, self._read_packed(packed, num_bytes)
+        else:
+            content = self._read(path)
         if content.size < num_bytes:
             raise self.error(path, f"truncated: {content.size:,} of {num_bytes:,} bytes")
         self.check(path, digest(content.data), sha256)
         return content
+
+    def _read(self, path: Path) -> Bytes:
+        try:
+            return np.fromfile(path, dtype=np.uint8)
+        except FileNotFoundError:
+            raise self.error(path, "not found") from None
+        except OSError as error:
+            raise self.error(path, f"cannot be read ({error.strerror})") from error
+
+    def _read_packed(self, path: Path, num_bytes: int) -> Bytes:
+        """As much as there should be and one byte, so that no file can fill the memory."""
+        try:
+            with gzip.open(path) as file:
+                return np.frombuffer(bytearray(file.read(num_bytes + 1)), dtype=np.uint8)
+        except (OSError, EOFError, zlib.error) as error:
+            raise self.error(path, f"truncated, damaged or no gzip file ({error})") from error
 
     def check(self, path: Path, found: str, expected: str) -> None:
         """Raise DataError unless the SHA-256 found in ``path`` is the one expected."""

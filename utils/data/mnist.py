@@ -32,6 +32,8 @@ class IdxFile(NamedTuple):
 class IdxImages(FileDataset):
     """A train and a test file in torchvision's layout, root/<torchvision's class>/raw/.
 
+    Either may also be there as published, packed with gzip (.gz).
+
     Validation takes the last ``validation_size`` training images; 0 means there is none.
     """
 

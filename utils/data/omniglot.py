@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +51,13 @@ class Omniglot(CachedImages):
     of the same drawings, where every alphabet is in train and in test. Which drawing is where,
     and how it was made smaller, only the authors' file chardata.mat says. Figures are not
     comparable: here the test alphabets are new to the model.
+
+    Files: the folder omniglot-py (torchvision's layout) or omniglot-py.tar.xz, which holds it.
     """
 
     name = "omniglot"
     folder = "omniglot-py"
+    packed = "omniglot-py.tar.xz"
     archive = "omniglot_28.npz"
     part_names = tuple(NUM_IMAGES)
 
@@ -77,6 +83,21 @@ class Omniglot(CachedImages):
 
     def decode(self, root: Path) -> dict[str, Bytes]:
         """Covered quarters (N, 28, 28), 0 to 225, of every drawing in the order of the names."""
+        unpacked = all((root / self.folder / part).is_dir() for part in NUM_IMAGES)
+        if unpacked or not (root / self.packed).is_file():
+            return self._decode_folder(root)
+        with tempfile.TemporaryDirectory() as aside:
+            self._unpack(root / self.packed, Path(aside))
+            return self._decode_folder(Path(aside))
+
+    def _unpack(self, packed: Path, target: Path) -> None:
+        try:
+            with tarfile.open(packed) as archive:
+                archive.extractall(target, filter="data")
+        except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+            raise self.error(packed, f"damaged or no such archive ({error})") from error
+
+    def _decode_folder(self, root: Path) -> dict[str, Bytes]:
         return {
             part: self._decode_part(root / self.folder / part, num_images)
             for part, num_images in NUM_IMAGES.items()
