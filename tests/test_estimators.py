@@ -103,9 +103,97 @@ def test_k_hat_recovers_a_pareto_tail(shape):
     assert ((k_hat - shape).abs() < 0.2).all()
 
 
-def test_k_hat_of_constant_or_few_weights_is_nan():
-    assert pareto_k_hat(torch.zeros(100, 1)).isnan().all()
-    assert pareto_k_hat(torch.randn(10, 1)).isnan().all()
+def test_k_hat_of_few_draws_or_broken_weights_is_nan():
+    assert pareto_k_hat(torch.randn(24, 1)).isnan().all()
+    broken = torch.randn(100, 2)
+    broken[3, 0], broken[3, 1] = math.nan, math.inf
+    assert pareto_k_hat(broken).isnan().all()
+
+
+@pytest.mark.parametrize("num_draws", [25, 100, 1000, 5000])
+@pytest.mark.parametrize("spread", [500, 1000, 5000, 100_000])
+def test_k_hat_is_large_where_one_weight_is_all_there_is(num_draws, spread):
+    """Weights in float64 end at e^-745: what lies below must not read as a light tail."""
+    even = (0.5 + torch.arange(num_draws).double())[:, None] / num_draws
+    quantiles = torch.cat([even, even.logit(), even.log1p()], 1)
+    log_w = spread * torch.cat([quantiles, torch.randn(num_draws, 5).double() / 4], 1)
+    assert (pareto_k_hat(log_w) > 0.7).all()
+    assert (pareto_k_hat(log_w.float()) > 0.7).all()
+
+
+def test_k_hat_grows_with_the_tail():
+    """Of a Pareto tail of shape s, up to what float64 cannot hold."""
+    shapes = torch.tensor([0.1, 0.5, 2, 10, 100, 1000, 10_000], dtype=torch.float64)
+    k_hat = pareto_k_hat(-shapes * torch.rand(1000, 1, dtype=torch.float64).log())
+    assert (k_hat[:-1] <= k_hat[1:]).all()
+    assert k_hat[-1] == math.inf
+
+
+def test_k_hat_of_equal_weights_is_zero_up_to_rounding():
+    log_w = torch.full((5000, 4), -123.4)
+    log_w[:, 1] += 3e-5 * torch.randn(5000)  # a few units of the last place
+    log_w[:, 2] += 1e-9
+    log_w[0, 3] = -math.inf  # among zeros, too
+    for some in (log_w, log_w.double(), log_w.double() + 1e-13 * torch.randn(5000, 4).double()):
+        assert (pareto_k_hat(some) == 0).all()
+
+
+def test_k_hat_of_few_weights_above_equal_ones_is_infinite():
+    log_w = torch.zeros(1000, 3).double()
+    log_w[:5, 0] = 3.0
+    log_w[5:, 1] = -math.inf  # five weights, and nothing else
+    log_w[:, 2] = -math.inf
+    assert (pareto_k_hat(log_w) == math.inf).all()
+
+
+def test_weights_that_are_not_there_have_an_infinite_error(linear_gaussian: LinearGaussian):
+    class Impossible(LinearGaussian):
+        def log_likelihood(self, x, z):
+            return super().log_likelihood(x, z) - math.inf
+
+    model = Impossible((1, 1, 3), latent_dim=2).double()
+    (value, error), stats = ImportanceSampling(num_samples=50)(model, gaussian(2), X, CONTEXT)
+    assert (value == -math.inf).all()
+    assert (error == math.inf).all()
+    assert (stats["ess"].value == 0).all()
+    assert (stats["reliable"].value == 0).all()
+
+
+def test_reliability_is_that_of_k_hat(linear_gaussian: LinearGaussian):
+    """A narrow q has unreliable weights, a wide one reliable ones, in the whole and in halves."""
+    context = torch.tensor([[0.0, 0, -9, -9], [0.0, 0, 0, 0]]).double()
+    _, stats = ImportanceSampling(num_samples=5000)(
+        linear_gaussian, gaussian(2), X[:2].expand(2, 1, 1, 3), context
+    )
+    assert stats["k_hat"].value[0] > 0.7 > stats["k_hat"].value[1]
+    for name in ("reliable", "reliable_a", "reliable_b"):
+        assert stats[name].value.tolist() == [0, 1]
+
+
+def test_halves_are_every_other_draw(linear_gaussian: LinearGaussian):
+    """Whatever the chunks, of which one may hold a single draw."""
+    for chunk_size in (3, 21, 1000):
+        torch.manual_seed(2)
+        estimator = ImportanceSampling(num_samples=51, chunk_size=chunk_size)
+        _, stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+        torch.manual_seed(2)
+        step = max(1, chunk_size // 3)
+        log_joint = linear_gaussian.log_joint(X)
+        log_w = []
+        for start in range(0, 51, step):
+            stage = gaussian(2)(CONTEXT, log_joint, min(step, 51 - start))
+            log_w.append(log_joint(stage.state.z) - stage.log_q)
+        for first, name in enumerate(("log_px_a", "log_px_b")):
+            w = torch.cat(log_w)[first::2].exp()
+            value, error = stats[name]
+            torch.testing.assert_close(value, w.mean(0).log())
+            torch.testing.assert_close(error, w.std(0) / w.mean(0) / math.sqrt(len(w)))
+
+
+def test_a_single_draw_has_one_half(linear_gaussian: LinearGaussian):
+    _, stats = ImportanceSampling(num_samples=1)(linear_gaussian, gaussian(2), X, CONTEXT)
+    assert "log_px_a" in stats
+    assert "log_px_b" not in stats
 
 
 class Fixed(Estimator):
