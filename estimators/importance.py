@@ -149,10 +149,10 @@ def pareto_k_hat(log_w: Tensor) -> Tensor:
     tail = tail - tail[0]
     # The fit divides by the first quartile of the exceedances.
     quartile = tail[-1 - math.floor(tail_size / 4 + 0.5)].exp() - tail[-1].exp()
-    k_hat = torch.full_like(quartile, math.inf)
-    for index in (quartile > SMALLEST_EXCEEDANCE).nonzero().flatten().tolist():
+    equal = tail[-2] > -EQUAL_WEIGHTS
+    k_hat = torch.full_like(quartile, math.inf).masked_fill(equal, 0.0)
+    for index in (~equal & (quartile > SMALLEST_EXCEEDANCE)).nonzero().flatten().tolist():
         k_hat[index] = _fitted_shape(log_w[:, index])
-    k_hat[tail[-1] > -EQUAL_WEIGHTS] = 0
     return k_hat.masked_fill(~(log_w < math.inf).all(0), math.nan)
 
 
