@@ -90,6 +90,7 @@ class ImportanceSampling(Estimator):
         self.num_samples = num_samples
         self.chunk_size = chunk_size
         self.label = f"IWAE-{num_samples}"
+        self.has_halves = num_samples > 1
 
     @torch.no_grad()
     def __call__(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from estimators.best import Best
+from estimators.annealed import AnnealedImportanceSampling
+from estimators.best import Best, Combined
 from estimators.bidirectional import BidirectionalMonteCarlo
 from estimators.exact import Exact
 from estimators.importance import ImportanceSampling, pareto_k_hat
@@ -196,6 +197,51 @@ def test_a_single_draw_has_one_half(linear_gaussian: LinearGaussian):
     assert "log_px_b" not in stats
 
 
+def test_the_combination_is_within_its_error_and_the_maximum_leans(linear_gaussian):
+    """400 replications: 95 % intervals hold log p(x), on either side of it (binomial 5 sigma)."""
+    repeats = 400
+    x, context = X[:1].repeat(repeats, 1, 1, 1), CONTEXT[:1].repeat(repeats, 1)
+    short = {"num_chains": 60, "num_distributions": 3, "num_leapfrog": 2, "chunk_size": 10**6}
+    of = [ImportanceSampling(num_samples=300), AnnealedImportanceSampling(False, **short)]
+    exact = linear_gaussian.log_px(X[:1]).detach()
+    (value, error), stats = Combined(of=of)(linear_gaussian, gaussian(2), x, context)
+    z_score = (value - exact) / error
+    inside = (z_score.abs() < 1.96).double().mean().item()
+    assert abs(inside - 0.95) < 5 * math.sqrt(0.05 * 0.95 / repeats)
+    above = (z_score > 0).double().mean().item()
+    assert abs(above - 0.5) < 5 * 0.5 / math.sqrt(repeats)
+    ratio = (value - exact).exp()  # unbiased
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / math.sqrt(repeats)
+    own = torch.stack([stats[estimator.label].value for estimator in of])
+    excess = own.max(0).values - exact
+    assert excess.mean() > 5 * excess.std() / math.sqrt(repeats)
+    shares = torch.stack([stats[f"weight of {estimator.label}"].value for estimator in of])
+    torch.testing.assert_close(shares.sum(0), torch.ones(repeats).double())
+    assert stats["reliable"].value.mean() > 0.9
+
+
+def test_the_combination_is_built_of_a_configuration(linear_gaussian: LinearGaussian):
+    ais = {"name": "ais", "num_distributions": 3, "num_chains": 20}
+    node = make_node(estimators, {"name": "combined", "of": [{"name": "importance"}, ais]})
+    estimator = node.build(compile_step=False)
+    assert estimator.label == "combined(IWAE-5000, AIS-3x20 (posterior, adaptive))"
+    value, error = estimator(linear_gaussian, gaussian(2), X, CONTEXT).log_px
+    assert ((value - linear_gaussian.log_px(X)).abs() < 5 * error).all()
+
+
+def test_the_combination_wants_several_that_have_halves():
+    with pytest.raises(ValidationError):
+        make_node(estimators, {"name": "combined", "of": [{"name": "ais"}, {"name": "max"}]})
+    smc = AnnealedImportanceSampling(False, resample_below=0.5)
+    for other in (smc, ImportanceSampling(num_samples=1)):
+        with pytest.raises(ValueError, match="no independent halves"):
+            Combined(of=[ImportanceSampling(), other])
+    with pytest.raises(ValueError, match="`combined`: one stands twice"):
+        Combined(of=[ImportanceSampling(), ImportanceSampling()])
+    with pytest.raises(ValueError, match="simulated"):
+        Combined(of=[ImportanceSampling(), BidirectionalMonteCarlo(False)])
+
+
 class Fixed(Estimator):
     """Gives what it was told, with an error of a tenth unless it is ``exact``."""
 
@@ -229,10 +275,11 @@ def test_the_maximum_is_built_of_a_configuration(linear_gaussian: LinearGaussian
     ais = {"name": "ais", "num_distributions": 10, "num_chains": 20}
     node = make_node(estimators, {"name": "max", "of": [{"name": "importance"}, ais]})
     estimator = node.build(compile_step=False)
-    assert estimator.label == "max(IWAE-5000, AIS-10x20)"
+    assert estimator.label == "max(IWAE-5000, AIS-10x20 (posterior, adaptive))"
     (value, error), stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
     torch.testing.assert_close(
-        value, torch.maximum(stats["IWAE-5000"].value, stats["AIS-10x20"].value)
+        value,
+        torch.maximum(stats["IWAE-5000"].value, stats["AIS-10x20 (posterior, adaptive)"].value),
     )
     assert ((value - linear_gaussian.log_px(X)).abs() < 5 * error + 0.2).all()
 
