@@ -93,8 +93,8 @@ class Chains(NamedTuple):
         value = self.log_z + self.log_w.logsumexp(0) - math.log(num_chains)
         bessel = num_chains * (num_chains - 1) if num_chains > 1 else math.nan  # no error bar
         variance = (self._families - 1).square().sum(0) / bessel
-        impossible = value == -math.inf  # no weight at all
-        return value, variance.masked_fill(impossible, math.inf).sqrt()
+        nothing = ~(value > -math.inf)  # no weight at all
+        return value, variance.masked_fill(nothing, math.inf).sqrt()
 
     @property
     def reliable(self) -> Quantity:
@@ -154,7 +154,6 @@ class Annealer(Estimator):
         self.num_chains, self.num_distributions = num_chains, num_distributions
         self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
         self.chunk_size = chunk_size
-        self.has_halves = resample_below is None
         self.evaluation = compiled_evaluation() if compile_step else EAGER
         self.label = self._label()
 
@@ -346,6 +345,11 @@ class AnnealedImportanceSampling(Annealer):
 
     method = "AIS"
 
+    @property
+    def has_halves(self) -> bool:
+        """Chains that were resampled depend on each other."""
+        return self.resample_below is None
+
     @torch.no_grad()
     def __call__(
         self,
@@ -361,7 +365,7 @@ class AnnealedImportanceSampling(Annealer):
             for path, plan in self.chunks(model, posterior, x, context)
         ]
         chains = cat(parts)
-        halves = chains.halves if self.resample_below is None else {}
+        halves = chains.halves if self.has_halves else {}
         stats = {"reliable": chains.reliable, **chains.stats, **halves}
         return Estimate(Quantity(*chains.log_mean), stats)
 

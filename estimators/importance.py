@@ -30,12 +30,14 @@ class _Moments:
         self.log_sum_squares = empty - math.inf  # log Σ w²
         self.mean = empty  # of log w
         self.squares = empty  # Σ (log w - mean)²
+        self.impossible = empty > 0  # whether a weight is zero
 
     def add(self, log_w: Tensor) -> None:
         """Fold in a chunk (S', B); mean and squares by Chan et al. (1983)'s update."""
         if len(log_w) == 0:
             return
         log_w = log_w.double()
+        self.impossible = self.impossible | (log_w == -math.inf).any(0)
         self.log_sum = torch.logaddexp(self.log_sum, log_w.logsumexp(0))
         self.log_sum_squares = torch.logaddexp(self.log_sum_squares, (2 * log_w).logsumexp(0))
         size, total = len(log_w), self.count + len(log_w)
@@ -59,8 +61,10 @@ class _Moments:
 
     @property
     def elbo(self) -> Quantity:
-        """Mean log weight."""
-        return Quantity(self.mean, (self.squares / self.count**2 * self._bessel).sqrt())
+        """Mean log weight: minus infinity, with an infinite error, where one weight is zero."""
+        mean = self.mean.masked_fill(self.impossible, -math.inf)
+        error = (self.squares / self.count / self.count * self._bessel).sqrt()
+        return Quantity(mean, error.masked_fill(self.impossible, math.inf))
 
     @property
     def _bessel(self) -> float:
@@ -90,7 +94,11 @@ class ImportanceSampling(Estimator):
         self.num_samples = num_samples
         self.chunk_size = chunk_size
         self.label = f"IWAE-{num_samples}"
-        self.has_halves = num_samples > 1
+
+    @property
+    def has_halves(self) -> bool:
+        """One draw has none."""
+        return self.num_samples > 1
 
     @torch.no_grad()
     def __call__(
@@ -122,8 +130,8 @@ class ImportanceSampling(Estimator):
             "k_hat": Quantity(k_hat),
             "reliable": _reliable(k_hat, whole.count),
         }
-        for first, (name, half) in enumerate(zip("ab", halves, strict=True)):
-            if half.count > 0:
+        if self.has_halves:
+            for first, (name, half) in enumerate(zip("ab", halves, strict=True)):
                 k_hat = pareto_k_hat(first_draws[first::2])
                 stats[f"log_px_{name}"] = half.log_px
                 stats[f"reliable_{name}"] = _reliable(k_hat, half.count)

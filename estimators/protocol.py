@@ -31,13 +31,19 @@ class Estimator(ABC):
     """Estimates log p(x) of each datum. ``label`` names it with its settings in every table."""
 
     label: str
-    has_halves: bool = False
-    """Whether its stats tell ``log_px_a``, ``log_px_b``, ``reliable_a`` and ``reliable_b`` of two
-    independent halves of its draws, as ``estimators.combination`` wants."""
     simulates: ClassVar[bool] = False
     """Whether it needs x drawn from the model together with z."""
     measures_posterior: ClassVar[bool] = False
     """Whether it gives the posterior's own bound, ``elbo``."""
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether its stats tell what two independent halves of its draws give.
+
+        They are ``log_px_a``, ``log_px_b``, ``reliable_a`` and ``reliable_b``, as
+        ``estimators.combination`` wants.
+        """
+        return False
 
     def check(self, model: GenerativeModel) -> None:  # noqa: B027 - an empty hook
         """Raise ValueError where the estimator does not apply to ``model``."""

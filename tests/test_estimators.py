@@ -160,6 +160,23 @@ def test_weights_that_are_not_there_have_an_infinite_error(linear_gaussian: Line
     assert (stats["reliable"].value == 0).all()
 
 
+def test_one_weight_of_zero_makes_the_bound_minus_infinity(linear_gaussian: LinearGaussian):
+    """But leaves log p(x), whatever the chunks."""
+
+    class Half(LinearGaussian):
+        def log_likelihood(self, x, z):
+            return super().log_likelihood(x, z).masked_fill(z[..., 0] < 0, -math.inf)
+
+    model = Half((1, 1, 3), latent_dim=2).double()
+    estimator = ImportanceSampling(num_samples=500, chunk_size=30)
+    (value, error), stats = estimator(model, gaussian(2), X, CONTEXT)
+    assert value.isfinite().all()
+    assert error.isfinite().all()
+    bound, its_error = stats["elbo"]
+    assert (bound == -math.inf).all()
+    assert (its_error == math.inf).all()
+
+
 def test_reliability_is_that_of_k_hat(linear_gaussian: LinearGaussian):
     """A narrow q has unreliable weights, a wide one reliable ones, in the whole and in halves."""
     context = torch.tensor([[0.0, 0, -9, -9], [0.0, 0, 0, 0]]).double()
@@ -191,10 +208,12 @@ def test_halves_are_every_other_draw(linear_gaussian: LinearGaussian):
             torch.testing.assert_close(error, w.std(0) / w.mean(0) / math.sqrt(len(w)))
 
 
-def test_a_single_draw_has_one_half(linear_gaussian: LinearGaussian):
-    _, stats = ImportanceSampling(num_samples=1)(linear_gaussian, gaussian(2), X, CONTEXT)
-    assert "log_px_a" in stats
-    assert "log_px_b" not in stats
+def test_a_single_draw_has_no_halves(linear_gaussian: LinearGaussian):
+    for num_samples in (1, 2):
+        estimator = ImportanceSampling(num_samples=num_samples)
+        _, stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+        for name in ("log_px_a", "log_px_b", "reliable_a", "reliable_b"):
+            assert (name in stats) is estimator.has_halves is (num_samples > 1)
 
 
 def test_the_combination_is_within_its_error_and_the_maximum_leans(linear_gaussian):
