@@ -98,10 +98,14 @@ def test_one_sample_has_no_error_bar(linear_gaussian: LinearGaussian):
 
 @pytest.mark.parametrize("shape", [0.2, 0.9])
 def test_k_hat_recovers_a_pareto_tail(shape):
-    """Weights u^-k have a generalised Pareto tail of shape k; the fit's error is about 0.1."""
+    """Weights u^-k have a generalised Pareto tail of shape k, of 3 √20,000 draws.
+
+    The standard error of the fit is (1 + k) / √M; a weak prior draws it towards 0.5.
+    """
     u = torch.rand(20_000, 4, dtype=torch.float64)
     k_hat = pareto_k_hat(-shape * u.log())
-    assert ((k_hat - shape).abs() < 0.2).all()
+    error = (1 + shape) / math.sqrt(3 * math.sqrt(20_000))
+    assert ((k_hat - shape).abs() < 5 * error + 0.02).all()
 
 
 def test_k_hat_of_few_draws_or_broken_weights_is_nan():
@@ -177,15 +181,17 @@ def test_one_weight_of_zero_makes_the_bound_minus_infinity(linear_gaussian: Line
     assert (its_error == math.inf).all()
 
 
-def test_reliability_is_that_of_k_hat(linear_gaussian: LinearGaussian):
-    """A narrow q has unreliable weights, a wide one reliable ones, in the whole and in halves."""
-    context = torch.tensor([[0.0, 0, -9, -9], [0.0, 0, 0, 0]]).double()
-    _, stats = ImportanceSampling(num_samples=5000)(
-        linear_gaussian, gaussian(2), X[:2].expand(2, 1, 1, 3), context
-    )
-    assert stats["k_hat"].value[0] > 0.7 > stats["k_hat"].value[1]
+@pytest.mark.parametrize(("scale", "reliable"), [(0.7, 1), (0.001, 0)])
+def test_reliability_is_that_of_k_hat(scale, reliable):
+    """A standard normal q has bounded weights; of a posterior so narrow, a few draws have all."""
+    model = LinearGaussian((1, 1, 3), latent_dim=2, scale=scale).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0.8], [0.3, 1.2], [0.5, 0.8]]))
+    context = torch.zeros(3, 4).double()
+    _, stats = ImportanceSampling(num_samples=5000)(model, gaussian(2), X, context)
+    assert ((stats["k_hat"].value < 0.7) == bool(reliable)).all()
     for name in ("reliable", "reliable_a", "reliable_b"):
-        assert stats[name].value.tolist() == [0, 1]
+        assert (stats[name].value == reliable).all()
 
 
 def test_halves_are_every_other_draw(linear_gaussian: LinearGaussian):

@@ -137,7 +137,8 @@ def test_log_px_has_gradients(linear_gaussian: LinearGaussian):
         linear_gaussian.bias,
         linear_gaussian.log_scale,
     )
-    covariance = weight @ weight.T + (2 * log_scale).exp() * torch.eye(3)
+    identity = torch.eye(3, dtype=torch.float64)
+    covariance = weight @ weight.T + (2 * log_scale).exp() * identity
     expected = MultivariateNormal(bias, covariance).log_prob(x.flatten(1))
     torch.testing.assert_close(
         torch.autograd.grad(linear_gaussian.log_px(x).sum(), parameters),
