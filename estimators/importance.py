@@ -146,13 +146,13 @@ def pareto_k_hat(log_w: Tensor) -> Tensor:
     """Pareto shape k-hat (B,) of log weights (S, B): a number wherever there are 25 or more draws.
 
     Zero where the weights of the tail are equal up to rounding: it has no shape, and there is
-    nothing to fear. Infinity where they differ by more than float64 can hold, or where
-    the tail is a few weights above many equal ones, zeros among them: few weights are all there
-    is. NaN for fewer than 25 draws, and where a weight is NaN or infinite.
+    nothing to fear. Infinity where they differ by more than float64 can hold, or where the tail
+    is a few weights above many equal ones, zeros among them: few weights are all there is. NaN
+    for fewer than 25 draws, and where a weight is NaN or infinite.
     """
     if len(log_w) < FEWEST_DRAWS:
-        return torch.full((log_w.shape[1],), math.nan, dtype=torch.float64)
-    log_w = log_w.double().cpu()
+        return torch.full_like(log_w[0], math.nan, dtype=torch.float64)
+    device, log_w = log_w.device, log_w.double().cpu()
     tail_size = math.floor(min(len(log_w) / 5, 3 * math.sqrt(len(log_w))))
     tail = log_w.topk(tail_size + 1, dim=0).values  # (M+1, B), falling; the last is the cutoff
     tail = tail - tail[0]
@@ -162,7 +162,7 @@ def pareto_k_hat(log_w: Tensor) -> Tensor:
     k_hat = torch.full_like(quartile, math.inf).masked_fill(equal, 0.0)
     for index in (~equal & (quartile > SMALLEST_EXCEEDANCE)).nonzero().flatten().tolist():
         k_hat[index] = _fitted_shape(log_w[:, index])
-    return k_hat.masked_fill(~(log_w < math.inf).all(0), math.nan)
+    return k_hat.masked_fill(~(log_w < math.inf).all(0), math.nan).to(device)
 
 
 def _fitted_shape(log_w: Tensor) -> float:
@@ -178,6 +178,6 @@ def _fitted_shape(log_w: Tensor) -> float:
 def largest_reliable_k_hat(num_draws: int) -> float:
     """The largest k-hat of weights whose mean and error can be believed: min(1 - 1/log10 S, 0.7).
 
-    Vehtari et al. 2024, arXiv 1507.02646, section 3.2.4.
+    Vehtari et al. 2024, arXiv 1507.02646.
     """
     return min(1 - 1 / math.log10(max(num_draws, 2)), 0.7)
