@@ -114,6 +114,31 @@ def test_dreg_leaves_the_model_gradient_alone(linear_gaussian: LinearGaussian):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("gradient", ["plain", "stl", "dreg"])
+def test_a_draw_without_weight_adds_nothing_to_iwae(linear_gaussian, gradient, monkeypatch):
+    """As if it had not been drawn, but for the count in the value."""
+
+    class Broken(LinearGaussian):
+        def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+            fourth = torch.arange(len(z))[:, None] == 3
+            return super().log_likelihood(x, z).masked_fill(fourth, -math.inf)
+
+    model = Broken((1, 1, 3), latent_dim=2).double()
+    model.load_state_dict(linear_gaussian.state_dict())
+    noise = torch.randn(4, 2, 2, dtype=torch.float64)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise[: shape[0]])
+    values, derivatives = [], []
+    for num_samples in (3, 4):
+        context = CONTEXT.clone().requires_grad_()
+        loss = IWAE(num_samples=num_samples, gradient=gradient)
+        bound = loss(model, gaussian(2), X, context)
+        inputs = [context, model.weight, model.log_scale]
+        derivatives.append(torch.autograd.grad(bound.loss.sum(), inputs))
+        values.append(bound.value)
+    torch.testing.assert_close(*derivatives)
+    torch.testing.assert_close(values[1], values[0] + math.log(3 / 4))
+
+
 def test_dreg_signal_to_noise_grows_and_plain_falls(linear_gaussian: LinearGaussian):
     """Rainforth et al. 2018 (arXiv 1802.04537): sqrt(1/K) for plain, sqrt(K) for DReG."""
     ratios = {}
