@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,12 +20,18 @@ from models.posteriors.protocol import posteriors
 from utils.registry import REQUIRED, Node, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
+SEED = int(os.environ.get("PLUMBLINE_TEST_SEED", "20181"))
 M = TypeVar("M", bound=nn.Module)
 NO_TARGET: Callable[[Tensor], Tensor] = lambda z: z.sum(-1)  # noqa: E731
 # Three data for the fixture `linear_gaussian`, and what gives each of them the same Gaussian.
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]])
 X = X.double().view(3, 1, 1, 3)
 CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+
+
+def reseed(stream: int = 0) -> None:
+    """Begin random stream number ``stream``; the run's seed makes it another."""
+    torch.manual_seed(SEED + 1_000_000 * stream)
 
 
 def make_node(registry: Registry[Any], data: dict[str, Any]) -> Node:

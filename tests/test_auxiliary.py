@@ -22,7 +22,7 @@ from models.posteriors.auxiliary import (
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, gaussian
 from models.posteriors.protocol import State
-from tests.components import NO_TARGET, normal, perturbed
+from tests.components import NO_TARGET, normal, perturbed, reseed
 
 X = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2]]).double().view(2, 1, 1, 3)
 SHARED = 3
@@ -57,9 +57,9 @@ def test_q_af_with_identity_flow_and_r_equal_to_q_is_the_gaussian(linear_gaussia
                 part.net.last.weight.zero_()
                 part.net.last.bias.copy_(torch.tensor([90.0, 90, 0, 0]))  # σ = 1, no shift
     context = 0.5 * normal(2, posterior.context_size)
-    torch.manual_seed(8)
+    reseed(8)
     draw = posterior(context, linear_gaussian.log_joint(X), 50)
-    torch.manual_seed(8)
+    reseed(8)
     plain = gaussian(2)(context[:, :4], linear_gaussian.log_joint(X), 50)
     torch.testing.assert_close(draw.state.z, plain.state.z)
     torch.testing.assert_close(draw.log_q, plain.log_q, atol=1e-10, rtol=0)

@@ -25,11 +25,6 @@ from tests.components import make_node
 X_SHAPE = (3, 2, 4)
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(params=likelihoods.names())
 def likelihood(request: pytest.FixtureRequest) -> Likelihood:
     return likelihoods[request.param].factory()

@@ -10,6 +10,7 @@ from torch import Tensor
 from experiments.build import build
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.training import DivergedError, Trainer
+from tests.components import reseed
 from utils import checkpoint, seeding
 from utils.config import load
 from utils.data.base import Data
@@ -82,7 +83,7 @@ def test_resume_is_exact_between_and_within_epochs(data, tmp_path, stop_at, opti
     if stop_at:
         assert not first.train_epoch(lambda step: step < stop_at)
     checkpoint.save(first.state(), tmp_path / "last.pt")
-    torch.manual_seed(999)  # another process has another global state
+    reseed(999)  # another process has another global state
     second = trainer(data, *assignments)
     second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
     assert second.step == stop_at
@@ -133,9 +134,9 @@ def test_seeds_change_the_run_and_streams_are_apart(data):
 
 
 def test_the_global_generator_is_left_alone(data):
-    torch.manual_seed(3)
+    reseed(3)
     expected = torch.rand(1)
-    torch.manual_seed(3)
+    reseed(3)
     fit(trainer(data), 1)
     assert torch.equal(torch.rand(1), expected)
 
@@ -339,7 +340,7 @@ def test_compiled_gradients_are_the_eager_ones(data, loss):
     x, weight = data.splits["train"][:20], torch.tensor(0.4)
     gradients = []
     for objective in (fitted._objective, torch.compile(fitted._objective)):
-        torch.manual_seed(0)
+        reseed(0)
         fitted.vae.zero_grad()
         with config.patch(fallback_random=True):  # the compiler's own noise is another
             objective(x, weight)[0].backward()
