@@ -57,8 +57,9 @@ def test_shapes_and_dtype(options):
 
 @every_posterior
 def test_every_parameter_and_context_number_gets_a_gradient(options):
-    # Zero-initialised last layers hide the layers below them.
-    posterior = perturbed(build(options), scale=0.1)
+    # Zero-initialised last layers hide the layers below them. An orthogonal matrix of as many
+    # columns as rows is known without its last column, and Sylvester flows have eight by default.
+    posterior = perturbed(build(options, latent_dim=9), scale=0.1)
     context = contexts(posterior, 3).requires_grad_()
     draw = posterior(context, log_joint, 20)
     (log_joint(draw.state.z) - draw.log_q).mean().backward()
