@@ -315,8 +315,7 @@ def test_evaluation_throws_no_coin_and_reports_the_elbo(linear_gaussian: LinearG
 
 def test_the_loss_of_a_datum_does_not_depend_on_the_others(linear_gaussian, monkeypatch):
     """The sum of the likelihood over a batch must not stand beside means over it."""
-    generator = torch.Generator().manual_seed(8)
-    row = torch.randn(2, 1, 2, dtype=torch.float64, generator=generator)
+    row = torch.randn(2, 1, 2, dtype=torch.float64)
     posterior = make_hvi(3)
     context = make_context(posterior, num_data=1)
     monkeypatch.setattr(torch, "randn", lambda s, b, d, **_: row.expand(s, b, d))
@@ -399,8 +398,10 @@ def test_compiled_steps_are_the_eager_ones(linear_gaussian: LinearGaussian):
         return bound.loss.mean(), bound.value
 
     compiled = torch.compile(objective)
-    seen = set()
-    for seed in range(6):
+    seen: set[bool] = set()
+    for seed in range(40):  # both sides come up, but for once in 2^39
+        if len(seen) == 2:
+            break
         results = []
         for function in (objective, compiled):
             with config.patch(fallback_random=True):  # the compiler's own noise is another

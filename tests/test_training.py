@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.build import build
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.training import DivergedError, Trainer
-from tests.components import reseed
+from tests.components import SEED, reseed
 from utils import checkpoint, seeding
 from utils.config import load
 from utils.data.base import Data
@@ -22,6 +22,7 @@ SMALL = [
     "encoder.hidden=[8]",
     "training.batch_size=32",
     "training.epochs=4",
+    f"seed={SEED}",
 ]
 
 
@@ -124,7 +125,7 @@ def test_evaluation_changes_nothing_else(data):
 
 
 def test_seeds_change_the_run_and_streams_are_apart(data):
-    first, second = trainer(data), trainer(data, "seed=1")
+    first, second = trainer(data), trainer(data, f"seed={SEED + 1}")
     assert not torch.equal(weights(first), weights(second))
     orders = {
         tuple(seeding.permutation(10, seeding.derive(0, "order", e), first.device).tolist())
