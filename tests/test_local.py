@@ -139,7 +139,8 @@ def test_every_posterior_gets_no_worse(options, scope, linear_gaussian: LinearGa
     assert last.standard_error is not None
     error = (first.standard_error.square() + last.standard_error.square()).sqrt()
     assert (last.value > first.value - 4.5 * error).all()
-    assert last.value.mean() > first.value.mean()
+    gain = (last.value - first.value).mean()  # small where the context reaches z through a net
+    assert gain > -4.5 * error.norm() / len(error)
 
 
 # Data points are apart
