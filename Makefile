@@ -35,7 +35,7 @@ test-seeds: $(VENV)/installed ## Run the tests that draw at random with 20 seeds
 	if [ -n "$$failed" ]; then echo "failed with the seeds$$failed"; exit 1; fi
 
 test-slow: $(VENV)/installed ## Run all tests, the slow ones too
-	$(PYTEST)
+	$(RUN) -m pytest -q
 
 lint: $(VENV)/installed ## Check style, types and shell scripts
 	$(VENV)/bin/ruff check .

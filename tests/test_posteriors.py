@@ -119,9 +119,9 @@ def test_amortiser_starts_at_the_initial_context(options):
 def test_draws_are_properly_weighted(options):
     """E[f(z) / q] = ∫ f = 1 within 4.5 standard errors, for a Gaussian f narrower than q.
 
-    f has the mean and half the deviation of q's draws, so its weights are light, as those of a
-    target that q was not fitted to are not. Errors are some 0.01 and never above 0.1, so that a
-    log_ratio wrong by a nat, which moves the mean by 0.6 or more, always shows.
+    f has the mean of q's draws and half their deviation, so its weights are light and q needs no
+    fit. The errors are about 0.01. They are never above 0.1, so a log_ratio that is wrong by a
+    nat always shows: it moves the mean by at least 0.6.
     """
     posterior = perturbed(build(options, latent_dim=2), scale=0.05)
     context = contexts(posterior, 3, spread=0.2)
@@ -138,7 +138,7 @@ def test_draws_are_properly_weighted(options):
 @every_posterior
 @torch.no_grad()
 def test_bounds_are_ordered(options, linear_gaussian: LinearGaussian):
-    """ELBO <= IWAE of the same draws, and the mean of IWAE <= log p(x), untrained as they are."""
+    """ELBO <= IWAE of the same draws, and the mean of IWAE <= log p(x), without a fit."""
     posterior = perturbed(build(options, latent_dim=2), scale=0.1)
     repeats = 300
     context = contexts(posterior, 1, spread=0.2).repeat(repeats, 1)
