@@ -37,7 +37,7 @@ from models.generative import DeepLatentGaussian, LinearGaussian
 from models.likelihoods import Bernoulli
 from models.networks.mlp import mlp_decoder
 from models.posteriors.gaussian import gaussian
-from tests.components import CONTEXT, POSTERIORS, X, make_node, make_posterior
+from tests.components import CONTEXT, POSTERIORS, X, make_node, make_posterior, reseed
 
 
 def ais(**options) -> AnnealedImportanceSampling:
@@ -197,7 +197,7 @@ def test_bidirectional_chunks_keep_each_z_with_its_x(linear_gaussian: LinearGaus
     context = CONTEXT[:1].expand(6, 4)
 
     def estimates(size: int) -> list[Tensor]:
-        torch.manual_seed(4)
+        reseed(4)
         pieces = []
         for start in range(0, 6, size):
             some = slice(start, start + size)
@@ -348,7 +348,7 @@ def test_starts_from_every_posterior(linear_gaussian: LinearGaussian, options):
 def test_same_seed_same_numbers_and_no_gradients(linear_gaussian: LinearGaussian):
     values = []
     for _ in range(2):
-        torch.manual_seed(3)
+        reseed(3)
         estimator = ais(schedule="adaptive", resample_below=0.5)
         with torch.no_grad():
             values.append(estimator(linear_gaussian, gaussian(2), X, CONTEXT).log_px.value)
@@ -418,7 +418,7 @@ def test_broken_densities_are_rejections():
 
 def test_float32_is_accurate_enough():
     """One model in single and double precision, log p(x) about -130 nats."""
-    torch.manual_seed(1)
+    reseed(1)
     double = small_vae(torch.float64)
     single = small_vae()
     single.load_state_dict(double.state_dict())

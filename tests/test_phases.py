@@ -15,6 +15,7 @@ import torch
 import main as program
 from models import local
 from models.losses import IWAE
+from tests.components import SEED
 from utils import checkpoint
 from utils.results.folder import RunFolder
 
@@ -27,6 +28,7 @@ TINY = [
     "model.decoder.hidden=[8]",
     "encoder.hidden=[8]",
     "training.epochs=3",
+    f"seed={SEED}",
     "runtime.tensorboard=false",
     "runtime.threads=1",
     "evaluation={batch_size: 4, max_data: 6, estimators: [{name: importance, num_samples: 20}]}",
@@ -200,7 +202,7 @@ def test_what_was_trained_is_not_trained_again(runs, capsys):
     assert f"{first.path.name} has trained the same" in capsys.readouterr().err
     assert second.metrics.read()[:6] == first.metrics.read()[:6]
     assert ("trained", first.path.name) in [(k, t) for t, k in second.links.read()]
-    fresh = ran(runs, "evaluation.max_data=5", "seed=1")
+    fresh = ran(runs, "evaluation.max_data=5", f"seed={SEED + 1}")
     assert "has trained the same" not in capsys.readouterr().err
     assert not fresh.links.read()
     # What must be kept of an epoch has to be made.

@@ -10,6 +10,7 @@ from torch import Tensor
 from experiments.build import build
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.training import DivergedError, Trainer
+from tests.components import SEED, reseed
 from utils import checkpoint, seeding
 from utils.config import load
 from utils.data.base import Data
@@ -21,6 +22,7 @@ SMALL = [
     "encoder.hidden=[8]",
     "training.batch_size=32",
     "training.epochs=4",
+    f"seed={SEED}",
 ]
 
 
@@ -82,7 +84,7 @@ def test_resume_is_exact_between_and_within_epochs(data, tmp_path, stop_at, opti
     if stop_at:
         assert not first.train_epoch(lambda step: step < stop_at)
     checkpoint.save(first.state(), tmp_path / "last.pt")
-    torch.manual_seed(999)  # another process has another global state
+    reseed(999)  # another process has another global state
     second = trainer(data, *assignments)
     second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
     assert second.step == stop_at
@@ -123,7 +125,7 @@ def test_evaluation_changes_nothing_else(data):
 
 
 def test_seeds_change_the_run_and_streams_are_apart(data):
-    first, second = trainer(data), trainer(data, "seed=1")
+    first, second = trainer(data), trainer(data, f"seed={SEED + 1}")
     assert not torch.equal(weights(first), weights(second))
     orders = {
         tuple(seeding.permutation(10, seeding.derive(0, "order", e), first.device).tolist())
@@ -133,9 +135,9 @@ def test_seeds_change_the_run_and_streams_are_apart(data):
 
 
 def test_the_global_generator_is_left_alone(data):
-    torch.manual_seed(3)
+    reseed(3)
     expected = torch.rand(1)
-    torch.manual_seed(3)
+    reseed(3)
     fit(trainer(data), 1)
     assert torch.equal(torch.rand(1), expected)
 
@@ -339,7 +341,7 @@ def test_compiled_gradients_are_the_eager_ones(data, loss):
     x, weight = data.splits["train"][:20], torch.tensor(0.4)
     gradients = []
     for objective in (fitted._objective, torch.compile(fitted._objective)):
-        torch.manual_seed(0)
+        reseed(0)
         fitted.vae.zero_grad()
         with config.patch(fallback_random=True):  # the compiler's own noise is another
             objective(x, weight)[0].backward()
