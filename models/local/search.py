@@ -23,6 +23,7 @@ from models.posteriors.per_datum import per_datum
 from utils import seeding
 from utils.compiled import differentiated
 
+FEWEST_COMPARISONS = 10  # or their standard error would be unknown
 STRETCH = 50  # steps that a chunk of data takes at once: rare looks, prompt interruption
 # Rows of the decoder in one step: on a CPU what its caches hold, elsewhere what fills the device.
 CPU_ROWS, DEVICE_ROWS = 2_000, 20_000
@@ -268,15 +269,16 @@ class LocalOptimisation:
 
     @torch.no_grad()
     def _bounds(self, table: Table, chosen: Tensor) -> Tensor:
-        """Bounds (comparisons, B) of some data with the parameters in ``table``."""
-        bounds = [torch.empty(self.settings.comparisons, 0, dtype=torch.double)]
+        """N bounds each (N, B) of some data with the parameters in ``table``."""
+        count = max(FEWEST_COMPARISONS, round(self.settings.comparisons * self._window))
+        bounds = [self._data["sum"].new_empty(count, 0)]
         for some in chosen.split(self.chunk_size):
             bench, rows = self._bench(some)
             bench.load({"values": table}, rows, 0)
             arguments = (self.model, bench.posterior, self.x[rows], bench.context)
-            values = [self.loss(*arguments).value for _ in range(self.settings.comparisons)]
+            values = [self.loss(*arguments).value for _ in range(count)]
             bounds.append(torch.stack(values)[:, : len(some)].double())
-        return torch.cat([part.to(self.x.device) for part in bounds], 1)
+        return torch.cat(bounds, 1)
 
     def _bench(self, chosen: Tensor) -> tuple[Workbench, Tensor]:
         """A bench for some data, and the rows on it.

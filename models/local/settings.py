@@ -25,10 +25,10 @@ class LocalSettings:
 
     *What is judged.* With ``comparisons`` 0, the published way: the mean bound over a window's
     steps, while parameters move; a gain is more than the best such mean. Otherwise the mean of
-    the parameters over the window's last part, ``tail`` of it, against the best ones so far: that
-    many bounds of each, both from the same random numbers, so that their difference has a small
-    standard error e. Where the new ones are better they take the place of the best; the next
-    window begins from the best, and they are what is returned.
+    the parameters over the window's last part, ``tail`` of it, against the best ones so far: for
+    each step of the window so many bounds of both, from the same random numbers, so that their
+    difference has a small standard error e. Where the new ones are better they take the place of
+    the best. The next window begins from the best, and they are what is returned.
 
     *Converged* means that another window would gain less than ``min_gain`` nats. The published
     way takes that for granted after more than ``patience`` windows running without a gain.
@@ -58,7 +58,7 @@ class LocalSettings:
     window: int
     growth: int
     tail: float
-    comparisons: int
+    comparisons: float
     patience: int
     min_gain: float
     max_steps: int
@@ -121,7 +121,7 @@ def paper(
     )
 
 
-COMPARISONS = 25  # bounds of `num_samples` each: the standard error is known to 14 %
+COMPARISONS = 1 / 8  # a step: in all about as much work as a twelfth of the steps
 WARMUP = 0.05  # of a window: Adam's first steps after a restart are as long as the rate
 
 
