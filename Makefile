@@ -49,6 +49,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation and
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.ais
 	$(RUN) -m benchmarks.local
+	$(RUN) -m benchmarks.optima
 	$(RUN) -m benchmarks.avo
 	$(RUN) -m benchmarks.toys
 

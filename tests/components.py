@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pytest
 import torch
@@ -82,6 +83,38 @@ def narrow(value: Any) -> Any:
         for name, given in value.options.items()
     }
     return Node(value.entry, options)
+
+
+class _BrokenBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError("broken in the backward pass\nmore lines")
+
+
+def breaking_compiler(
+    stage: Literal["forward", "backward"], good_calls: int = 0
+) -> Callable[..., Any]:
+    """A torch.compile whose programs draw as they should, and break after some good calls."""
+
+    def compile_(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        calls = itertools.count()
+
+        def program(*arguments: Any) -> Any:
+            loss, others = function(*arguments)
+            if next(calls) < good_calls:
+                return loss, others
+            if stage == "forward":
+                raise RuntimeError("broken in the forward pass\nmore lines")
+            # Half of the gradients are there when the other half breaks.
+            return 0.5 * loss + 0.5 * _BrokenBackward.apply(loss), others
+
+        return program
+
+    return compile_
 
 
 def _posterior_options() -> Iterator[tuple[str, dict[str, Any]]]:

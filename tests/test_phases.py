@@ -228,9 +228,27 @@ def test_an_adopted_training_gives_the_same_numbers(runs, monkeypatch, tmp_path)
         assert (adopted.path / name).read_bytes() == (alone.path / name).read_bytes()
 
 
+def test_rows_tell_which_of_several_starts_won(runs, searches):
+    folder = ran(runs, EVERYTHING, "local_optimisation.setting.starts=3")
+    starts = values(folder, "local_optimisation", "start")
+    gains = values(folder, "local_optimisation", "gain_over_first")
+    assert len(starts) == len(gains) == len(values(folder, "local_optimisation", "elbo")) == 6
+    assert set(starts) <= {0, 1, 2}
+    assert all((gain > 0) == (start > 0) for start, gain in zip(starts, gains, strict=True))
+    for given in searches:  # the encoder's, the prior-like one, and a made one
+        encoders, initial, made = given["context"].chunk(3)
+        assert len(encoders.unique(dim=0)) == len(encoders)
+        assert (initial == given["posterior"].initial_context()).all()
+        assert len(made.unique(dim=0)) == len(made)
+
+
 @pytest.mark.parametrize("stop_at", [2, 5])
-def test_local_optimisation_goes_on_where_it_was_stopped(runs, monkeypatch, tmp_path, stop_at):
-    whole = ran(runs, EVERYTHING)
+@pytest.mark.parametrize("starts", [1, 3])
+def test_local_optimisation_goes_on_where_it_was_stopped(
+    runs, monkeypatch, tmp_path, stop_at, starts
+):
+    several = f"local_optimisation.setting.starts={starts}"
+    whole = ran(runs, EVERYTHING, several)
     monkeypatch.setenv("VI_RESULTS", str(tmp_path / "cut"))
     original, calls = local.LocalOptimisation.run, 0
 
@@ -247,8 +265,8 @@ def test_local_optimisation_goes_on_where_it_was_stopped(runs, monkeypatch, tmp_
         "experiments.signals.Interruption.raise_if_any",
         lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
     )
-    assert run(EVERYTHING) == 130
-    assert run(EVERYTHING) == 0
+    assert run(EVERYTHING, several) == 130
+    assert run(EVERYTHING, several) == 0
     again = RunFolder(tmp_path / "cut" / "runs" / whole.path.name)
     for name in ("metrics.csv", "estimates.csv"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.build import build
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.training import DivergedError, Trainer
-from tests.components import SEED, reseed
+from tests.components import SEED, breaking_compiler, reseed
 from utils import checkpoint, seeding
 from utils.config import load
 from utils.data.base import Data
@@ -349,18 +349,15 @@ def test_compiled_gradients_are_the_eager_ones(data, loss):
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)  # float32, another order
 
 
-def test_compiler_failure_falls_back_to_eager(data, monkeypatch):
-    def broken(function, **options):
-        def fail(*arguments):
-            raise RuntimeError("no compiler\nmore lines")
-
-        return fail
-
-    monkeypatch.setattr(torch, "compile", broken)
+@pytest.mark.parametrize("stage", ["forward", "backward"])
+@pytest.mark.parametrize("good_calls", [0, 2])
+def test_compiler_failure_falls_back_to_eager(data, monkeypatch, stage, good_calls):
+    """Whichever pass fails and however late: the very weights of a run without a compiler."""
+    monkeypatch.setattr(torch, "compile", breaking_compiler(stage, good_calls))
     messages: list[str] = []
     compiled = trainer(data, compile_step=True, warn=messages.append)
     fit(compiled, 1)
     eager = trainer(data)
     fit(eager, 1)
     assert torch.equal(weights(compiled), weights(eager))
-    assert messages == ["torch.compile failed, going on without it: no compiler"]
+    assert messages == [f"torch.compile failed, going on without it: broken in the {stage} pass"]

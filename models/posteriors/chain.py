@@ -64,6 +64,12 @@ class Chain(nn.Module):
         transitions = [t.initial_context() for t in self.transitions]  # type: ignore[operator]
         return [self.base.initial_context(), *transitions, torch.zeros(self.shared_size)]
 
+    def moved(self, context: Tensor, move: Tensor) -> Tensor:
+        """``context`` (B, P) after an optimiser's move (B, P): the base says what that means."""
+        size = self.base.context_size
+        base = self.base.moved(context[..., :size], move[..., :size])
+        return torch.cat([base, context[..., size:] + move[..., size:]], -1)
+
     def amortiser(self, num_features: int) -> nn.Module:
         """Map from encoder features (B, num_features) to context (B, P).
 

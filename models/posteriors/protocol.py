@@ -86,10 +86,27 @@ class Base(nn.Module, ABC):
     """An explicit conditional density q0(z | context), reparameterised."""
 
     context_size: int
+    latent_dim: int
+    """Of its draws."""
 
     def initial_context(self) -> Tensor:
         """Context (context_size,) at which q0 is prior-like, N(0, I)."""
         return torch.zeros(self.context_size)
+
+    def moved(self, context: Tensor, move: Tensor) -> Tensor:
+        """``context`` (B, context_size) after a move (B, context_size) of an optimiser.
+
+        A move of one is about as much in each of its numbers: where a context holds numbers in
+        the units of another, the base says so here.
+        """
+        return context + move
+
+    def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Context (B, context_size) of N(mean, diag(scale²)), mean and scale (B, D).
+
+        A base that cannot be placed stays where it is.
+        """
+        return self.initial_context().to(mean).expand(len(mean), -1)
 
     @abstractmethod
     def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
