@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from experiments.signals import InterruptedRunError
-from tests.components import breaking_compiler
+from tests.components import breaking_compiler, reseed
 from utils.compiled import compiled, differentiated
 
 
