@@ -19,9 +19,9 @@ from experiments.training import DivergedError
 from utils import config as configuration
 from utils.checkpoint import CheckpointError
 from utils.cli import did_you_mean
-from utils.config import Layer
 from utils.console import Console
 from utils.data.base import DataError, datasets
+from utils.layers import Layer
 from utils.resolved import describe
 from utils.results.database import DatabaseError, check_url, database_url
 from utils.results.folder import results_root

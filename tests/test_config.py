@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.config import Layer, load, merge, read_file
+from utils.config import load
+from utils.includes import read_file
+from utils.layers import Layer, merge
 from utils.sources import ASSIGNED, DEFAULT, ConfigError, Origin, flow, parse
 
 

@@ -12,7 +12,8 @@ from annotated_types import MinLen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.config import Layer, load
+from utils.config import load
+from utils.layers import Layer
 from utils.registry import Node, Registry
 from utils.resolved import describe, identity, resolved
 from utils.sources import ASSIGNED, DEFAULT, ConfigError, Origin, parse

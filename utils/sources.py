@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
+
+T = TypeVar("T")
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a configuration: keys of mappings, indices of lists."""
@@ -49,6 +51,20 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"config error ({len(lines)}):", *lines]))
 
 
+def wrong(origin: Origin, message: str) -> ConfigError:
+    """The error of a single problem."""
+    return ConfigError([Problem(origin, message)])
+
+
+def collect(read: Callable[[], T], problems: list[Problem]) -> T | None:
+    """What ``read`` returns; or None, with its problems added to ``problems``."""
+    try:
+        return read()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
 class Parsed(NamedTuple):
     """Plain data (dicts, lists, scalars) and the origin of every value in it, by its path."""
 
@@ -74,10 +90,11 @@ def parse(text: str, source: Origin) -> Parsed | None:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _error(source, mark.line if mark else 0, _syntax(error)) from None
+        raise wrong(_origin(source, mark.line if mark else 0), _syntax(error)) from None
     except yaml.reader.ReaderError as error:
         message = f"the character {chr(error.character)!a} is not allowed in YAML"
-        raise _error(source, text.count("\n", 0, error.position), message) from None
+        line = text.count("\n", 0, error.position)
+        raise wrong(_origin(source, line), message) from None
     if node is None:
         return None
     builder = _Builder(source)
@@ -208,10 +225,6 @@ def _odd_key(node: yaml.Node) -> str | None:
 
 def _origin(source: Origin, line: int) -> Origin:
     return source if source.line is None else source._replace(line=source.line + line)
-
-
-def _error(source: Origin, line: int, message: str) -> ConfigError:
-    return ConfigError([Problem(_origin(source, line), message)])
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:

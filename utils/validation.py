@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from utils.cli import nearest
-from utils.config import Layer
+from utils.layers import Layer
 from utils.registry import Entry, Registry
 from utils.sources import DEFAULT, ConfigError, KeyPath, Origin, Problem, flow, show_path
 
