@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_aliases_repeat_what_they_name():
         ("? [a]\n: 1", ["f.yaml:1: a key must be a string; got a list or a mapping"]),
         (
             "a: &x {b: 1}\nc:\n  <<: *x",
-            ["f.yaml:3: merge keys (`<<`) are not supported; use `include`"],
+            ["f.yaml:3: merge keys (`<<`) are not supported; put what is shared in a file and `include` it"],
         ),
         (
             "\na.b.c: 3",
@@ -141,6 +142,51 @@ def test_names_the_line_of_bad_syntax(text: str, line: int, words: str):
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine():
     assert load(write("f.yaml", b"\xef\xbb\xbfa: 1\r\nb: x\r\n")).data == {"a": 1, "b": "x"}
+
+
+TOO_MUCH = "no configuration needs as many"
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
+STAIRS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 200))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: " + "[" * 900 + "]" * 900, f"f.yaml:1: more than 100 levels of nesting; {TOO_MUCH}"),
+        ("a: " + "[" * 900_000, f"f.yaml:1: more than 100 levels of nesting; {TOO_MUCH}"),
+        (
+            "".join(" " * level + "a:\n" for level in range(900)),
+            f"f.yaml:101: more than 100 levels of nesting; {TOO_MUCH}",
+        ),
+        (STAIRS, f"f.yaml:100: more than 100 levels of nesting; {TOO_MUCH}"),
+        (BOMB, f"f.yaml:12: more than 10,000 values, aliases counted; {TOO_MUCH}"),
+        (
+            f"a: [{'1,' * 30_000}]",
+            f"f.yaml:1: more than 10,000 values, aliases counted; {TOO_MUCH}",
+        ),
+        ("a: " + "x" * 1_000_000, f"f.yaml: larger than 1,000,000 bytes; {TOO_MUCH}"),
+        (f"{'k' * 101}: 1", "f.yaml:1: a key has at most 100 printable characters; "
+                            f"got '{'k' * 40}'..."),
+        ('"a\\nb": 1', "f.yaml:1: a key has at most 100 printable characters; got 'a\\nb'..."),
+    ],
+    ids=["list", "unclosed", "block", "stairs", "bomb", "list", "size", "long key", "odd key"],
+)  # fmt: skip
+def test_refuses_a_file_that_would_take_for_ever(text: str, problem: str):
+    assert refused(write("f.yaml", text)) == [problem]
+
+
+def test_limits_hold_for_set_as_well():
+    base = write("f.yaml", "{}")
+    assert refused(base, [], ["a=" + "[" * 900]) == [
+        f"-set: `a`: more than 100 levels of nesting; {TOO_MUCH}"
+    ]
+    assert refused(base, [], ["a=" + "x" * 1_000_001]) == [
+        f"-set: `a`: more than 1,000,000 characters; {TOO_MUCH}"
+    ]
+
+
+def test_a_hundred_levels_are_fine():
+    assert load(write("f.yaml", "a: " + "[" * 99 + "]" * 99)).data
 
 
 quick = settings(deadline=None, max_examples=60)  # no deadline: machines are shared
@@ -198,6 +244,34 @@ def test_one_file_may_be_included_twice():
     assert load(write("f.yaml", "include: [base.yaml, left.yaml]\n")).data == {"a": 1, "b": 1}
 
 
+def test_each_file_is_read_once_however_often_it_is_included():
+    """Two includes a file, 40 files deep: a trillion readings, if each were read each time."""
+    for level in range(40):
+        inner = level + 1
+        write(f"{level}.yaml", f"include: [{inner}.yaml, ./{inner}.yaml]\nk{level}: 1\n")
+    write("40.yaml", "a: 1\n")
+    assert load("0.yaml").data == {"a": 1, **{f"k{level}": 1 for level in range(40)}}
+    write("40.yaml", "a: 1\na: 2\n")
+    assert refused("0.yaml") == ["40.yaml:2: duplicate key `a`, first on line 1"]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_file_includes_at_most_fifty_others(deep: bool):
+    for level in range(1, 60):
+        write(f"{level}.yaml", f"include: {level + 1}.yaml\n" if deep else "a: 1\n")
+    first = "[1.yaml]" if deep else f"[{', '.join(f'{i}.yaml' for i in range(1, 60))}]"
+    problems = refused(write("0.yaml", f"include: {first}\n"))
+    assert problems[0] == ("50" if deep else "0") + ".yaml:1: `include`: more than 50 files"
+
+
+def test_only_regular_files_are_read():
+    os.mkfifo("pipe")
+    assert refused("pipe") == ["pipe: this is no regular file; a YAML file is expected"]
+    assert refused(write("f.yaml", "\ninclude: /dev/zero")) == [
+        "f.yaml:2: `include`: /dev/zero: this is no regular file; a YAML file is expected"
+    ]
+
+
 def test_include_is_a_plain_key_further_in():
     assert load(write("f.yaml", "a: {include: b.yaml}")).data == {"a": {"include": "b.yaml"}}
 
@@ -211,7 +285,7 @@ def test_bad_includes_are_reported_where_they_stand():
         "f.yaml:3: `include`: folder: this is a folder; a YAML file is expected",
         "bad.yaml:2: duplicate key `a`, first on line 1",
     ]
-    for value in ("3", "[a.yaml, 3]", "{a: b}", "null", "['']"):
+    for value in ("3", "[a.yaml, 3]", "{a: b}", "null", "['']", '"a\\0b"'):
         (problem,) = refused(write("f.yaml", f"x: 1\ninclude: {value}"))
         assert problem.startswith("f.yaml:2: `include` must be a path or a list of paths")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 
 from utils.layers import Layer, merge, paths
-from utils.sources import ConfigError, Origin, Parsed, Problem, collect, parse, wrong
+from utils.sources import MAX_SIZE, ConfigError, Origin, Parsed, Problem, collect, parse, wrong
+
+MAX_FILES = 50
+"""How many files one file may include, all levels together."""
 
 
 def read_file(path: str | Path) -> Layer:
@@ -16,7 +20,7 @@ def read_file(path: str | Path) -> Layer:
 
     Raises ConfigError with the problems of this file and of all that it includes.
     """
-    return _read(Path(path), ())
+    return _Reader().read(Path(path))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -28,29 +32,49 @@ def files_of(path: Path) -> list[Path]:
     raise wrong(_named(path), "this folder holds no *.yaml files")
 
 
-def _read(path: Path, outer: tuple[Path, ...], place: Origin | None = None) -> Layer:
-    """Read a file that ``outer``, one inside the other, include; the last does at ``place``."""
-    parsed = _parse_file(path, place)
-    problems: list[Problem] = []
-    layers = []
-    for index, name in enumerate(_includes(parsed)):
-        line = parsed.origins.get(("include", index), parsed.origins["include",])
-        included = partial(_include, path.parent / name, (*outer, path), line)
-        layers.append(collect(included, problems))
-    if problems:
-        raise ConfigError(problems)
-    own = _without_include(parsed, path)
-    merged = reduce(merge, [*filter(None, layers), own])
-    return replace(merged, origins={**merged.origins, (): own.origins[()]})
+class _Reader:
+    """Reads files that may include one another; each of them once, however often it is included."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, Layer | ConfigError] = {}
+        self._open: list[Path] = []
+
+    def read(self, path: Path, place: Origin | None = None) -> Layer:
+        """Read a file, which is included at ``place``."""
+        parsed = _parse_file(path, place)
+        problems: list[Problem] = []
+        layers = []
+        self._open.append(path)
+        for index, name in enumerate(_includes(parsed)):
+            line = parsed.origins.get(("include", index), parsed.origins["include",])
+            layers.append(collect(partial(self._include, path.parent / name, line), problems))
+        self._open.pop()
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        own = _without_include(parsed, path)
+        merged = reduce(merge, [*filter(None, layers), own])
+        return replace(merged, origins={**merged.origins, (): own.origins[()]})
+
+    def _include(self, path: Path, place: Origin) -> Layer:
+        files = [os.path.realpath(file) for file in (*self._open, path)]
+        file, first = files[-1], files.index(files[-1])
+        if first < len(self._open):
+            circle = " -> ".join(str(_named(file)) for file in (*self._open[first:], path))
+            raise wrong(place, f"`include`: files include each other in a circle: {circle}")
+        if file not in self._done:
+            if len(self._done) + len(self._open) > MAX_FILES:
+                raise wrong(place, f"`include`: more than {MAX_FILES} files")
+            try:
+                self._done[file] = self.read(path, place)
+            except ConfigError as error:
+                self._done[file] = error
+        return _settled(self._done[file])
 
 
-def _include(path: Path, outer: tuple[Path, ...], place: Origin) -> Layer:
-    files = [os.path.realpath(file) for file in (*outer, path)]
-    first = files.index(files[-1])
-    if first < len(outer):
-        circle = " -> ".join(str(_named(file)) for file in (*outer[first:], path))
-        raise wrong(place, f"`include`: files include each other in a circle: {circle}")
-    return _read(path, outer, place)
+def _settled(outcome: Layer | ConfigError) -> Layer:
+    if isinstance(outcome, ConfigError):
+        raise outcome
+    return outcome
 
 
 def _parse_file(path: Path, place: Origin | None) -> Parsed:
@@ -67,13 +91,13 @@ def _parse_file(path: Path, place: Origin | None) -> Parsed:
 def _text(path: Path, place: Origin | None) -> str:
     """The text of a file; what hinders is reported at ``place``, the line that asks for it."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return _content(path).decode("utf-8-sig")
     except FileNotFoundError:
         reason = "no such file"
-    except IsADirectoryError:
-        reason = "this is a folder; a YAML file is expected"
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text (byte {error.start})"
+    except _NoTextError as error:
+        reason = str(error)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     if place is None:
@@ -81,13 +105,34 @@ def _text(path: Path, place: Origin | None) -> str:
     raise wrong(place, f"`include`: {_named(path)}: {reason}")
 
 
+class _NoTextError(Exception):
+    """What is no YAML file by its kind or size."""
+
+
+def _content(path: Path) -> bytes:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise _NoTextError("this is a folder; a YAML file is expected")
+    if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
+        raise _NoTextError("this is no regular file; a YAML file is expected")
+    with path.open("rb") as file:
+        content = file.read(MAX_SIZE + 1)
+    if len(content) > MAX_SIZE:
+        raise _NoTextError(f"larger than {MAX_SIZE:,} bytes; no configuration needs as many")
+    return content
+
+
 def _includes(parsed: Parsed) -> list[str]:
     value = parsed.value.get("include", [])
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+    if not isinstance(names, list) or not all(map(_is_path, names)):
         place = parsed.origins["include",]
         raise wrong(place, "`include` must be a path or a list of paths, relative to this file")
     return names
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str) and name != "" and name.isprintable()
 
 
 def _without_include(parsed: Parsed, path: Path) -> Layer:
