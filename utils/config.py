@@ -10,10 +10,10 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from utils.assignments import NO_ELEMENTS, parse_assignment, through_list
+from utils.assignments import assign, parse_assignment
 from utils.includes import files_of, read_file
 from utils.layers import Layer, merge
-from utils.sources import ASSIGNED, ConfigError, Problem, collect, show_path
+from utils.sources import ConfigError, Problem, collect
 
 
 def load(
@@ -35,11 +35,4 @@ def load(
     if problems:
         raise ConfigError(problems)
     merged = reduce(merge, filter(None, files), Layer.of(defaults or {}))
-    for assignment in filter(None, sets):
-        if through_list(merged.data, assignment.keys):
-            problems.append(Problem(ASSIGNED, f"{show_path(assignment.keys)}: {NO_ELEMENTS}"))
-        else:
-            merged = merge(merged, assignment.layer)
-    if problems:
-        raise ConfigError(problems)
-    return merged
+    return assign(merged, filter(None, sets))

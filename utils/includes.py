@@ -33,7 +33,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 class _Reader:
-    """Reads files that may include one another; each of them once, however often it is included."""
+    """Reads files that may include one another, each once, however often it is included."""
 
     def __init__(self) -> None:
         self._done: dict[str, Layer | ConfigError] = {}

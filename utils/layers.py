@@ -1,12 +1,13 @@
 """Plain nested data whose every value remembers where it came from, and their merge.
 
 Mappings merge deeply; scalars and lists replace. A mapping with another ``name`` is another
-component and replaces its whole node, so that planar's keys do not leak into hvae.
+component and replaces its whole node, so that planar's keys do not leak into hvae. ``Elements``
+change a list in part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,13 @@ class Layer:
         """A layer whose values all have one origin."""
         origins = dict.fromkeys(paths(data, ()), origin)
         return cls(data, origins, (origin.source,))
+
+
+class Elements(dict[int, Any]):
+    """What an upper layer says of a list that it does not replace: new values by their index.
+
+    Indices from the list's length on, without a gap, append to it.
+    """
 
 
 def merge(lower: Layer, upper: Layer) -> Layer:
@@ -49,11 +57,29 @@ def merge(lower: Layer, upper: Layer) -> Layer:
             inner = (*path, key)
             if key not in above:
                 result[key] = keep(lower, below[key], inner)
-            elif key in below and _deep(below[key], above[key]):
-                result[key] = combine(below[key], above[key], inner)
+            elif key in below:
+                result[key] = join(below[key], above[key], inner)
             else:
                 result[key] = keep(upper, above[key], inner)
         return result
+
+    def join(below: Any, above: Any, path: KeyPath) -> Any:
+        if isinstance(above, Elements):
+            return change(below, above, path)
+        if _deep(below, above):
+            return combine(below, above, path)
+        return keep(upper, above, path)
+
+    def change(below: Sequence[Any], above: Elements, path: KeyPath) -> list[Any]:
+        origins[path] = lower.origins[path]
+        kept = [
+            join(item, above[index], (*path, index))
+            if index in above
+            else keep(lower, item, (*path, index))
+            for index, item in enumerate(below)
+        ]
+        added = range(len(below), max(above, default=-1) + 1)
+        return kept + [keep(upper, above[index], (*path, index)) for index in added]
 
     data = combine(lower.data, upper.data, ())
     sources = tuple(dict.fromkeys((*lower.sources, *upper.sources)))
