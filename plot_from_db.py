@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.cli import Parser, add_option, parse
+from utils.cli import Parser, add_option, parse, write_results
 from utils.results.folder import results_root
 
 if TYPE_CHECKING:
@@ -264,12 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_files(arguments)
         arguments.run_command(arguments)
-        sys.stdout.flush()
     except (ReportError, DatabaseError) as error:
         _say(f"plot_from_db.py: error: {error}")
         return 2
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SQLAlchemyError, OSError) as error:
         _say(f"plot_from_db.py: error: {first_line(error)}")
         return 1
@@ -300,7 +296,7 @@ def _database(arguments: argparse.Namespace) -> ResultsDatabase:
 
 def _write(text: str, output: Path | None) -> None:
     if output is None:
-        sys.stdout.write(text)
+        write_results(text)
     else:
         output.write_text(text, encoding="utf-8")
         _say(f"wrote {output}")
