@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from utils.layers import Elements, Layer, merge
+from utils.layers import Elements, Layer, merge, value_at
 from utils.sources import (
     ASSIGNED,
     ConfigError,
@@ -23,6 +23,7 @@ from utils.sources import (
     Problem,
     collect,
     parse,
+    read_path,
     show_path,
     wrong,
 )
@@ -71,18 +72,10 @@ def parse_assignment(text: str) -> Assignment:
         raise wrong(ASSIGNED, f"`{key}` has an empty value; write `{key}=null` or `{key}=''`")
     if appends and not isinstance(parsed.value, list):
         raise wrong(ASSIGNED, f"`{key}+=` appends a list; write `{key}+=[...]`")
-    return Assignment(_keys(parts), parsed.value, appends)
+    return Assignment(read_path(key), parsed.value, appends)
 
 
 _MAX_SHOWN = 60  # characters of a bad word
-
-
-def _keys(parts: Iterable[str]) -> KeyPath:
-    keys: list[str | int] = []
-    for part in parts:
-        name, *indices = re.split(r"[\[\]]+", part.removesuffix("]"))
-        keys += [name, *map(int, indices)]
-    return tuple(keys)
 
 
 def _refuse_comments(key: str, value: str) -> None:
@@ -113,7 +106,7 @@ def assign(layer: Layer, assignments: Iterable[Assignment]) -> Layer:
         path
         for number, values in leaves.items()
         for path, value in values.items()
-        if _at(layer.data, path) != value and not _is_said_again(path, number, typed)
+        if value_at(layer.data, path) != value and not _is_said_again(path, number, typed)
     )
     problems += [Problem(ASSIGNED, f"{show_path(path)}: {_UNDONE}") for path in undone]
     if problems:
@@ -169,16 +162,6 @@ def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
         yield path, value
     for key, item in items:
         yield from _leaves(item, (*path, key))
-
-
-def _at(value: Any, path: KeyPath) -> Any:
-    """The value at ``path``; None where there is none."""
-    for key in path:
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
 
 
 def _is_said_again(path: KeyPath, number: int, typed: Sequence[Assignment]) -> bool:

@@ -28,6 +28,17 @@ class Layer:
         origins = dict.fromkeys(paths(data, ()), origin)
         return cls(data, origins, (origin.source,))
 
+    def origin(self, path: KeyPath) -> Origin:
+        """Where the value at ``path`` was written or, if it was not, the mapping around it."""
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path, DEFAULT)
+
+    def last_origin(self, path: KeyPath) -> Origin:
+        """Of the origins of the value at ``path`` and all inside it, that of the last source."""
+        inside = (self.origins[inner] for inner in paths(value_at(self.data, path), path))
+        return max(inside, key=lambda origin: self.sources.index(origin.source))
+
 
 class Elements(dict[int, Any]):
     """What an upper layer says of a list that it does not replace: new values by their index.
@@ -95,6 +106,16 @@ def paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from paths(item, (*path, index))
+
+
+def value_at(value: Any, path: KeyPath) -> Any:
+    """The value at ``path`` inside ``value``; None where there is none."""
+    for key in path:
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
 
 
 def _deep(below: Any, above: Any) -> bool:

@@ -86,6 +86,12 @@ def show_path(path: KeyPath) -> str:
     return f"`{text.removeprefix('.')}`" if path else "the top level"
 
 
+def read_path(text: str) -> KeyPath:
+    """The path that is written so, without backquotes."""
+    words = re.finditer(r"\[(\d+)\]|([^.\[\]]+)", text)
+    return tuple(int(word[1]) if word[1] else word[2] for word in words)
+
+
 def parse(text: str, source: Origin) -> Parsed | None:
     """Parse one YAML document; None when it holds nothing.
 

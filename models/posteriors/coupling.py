@@ -15,7 +15,7 @@ from models.networks.layers import Activation, Widths
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, NonNegativeInt
 
 # σ(2) = 0.88: close to the identity, and not yet so flat that the scale could not learn
 # (Kingma and Dhariwal 2018, arXiv 1807.03039, use the same).
@@ -138,7 +138,7 @@ def coupling(
 def real_nvp(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 4,
+    num_layers: Depth = 4,
     hidden: Widths = (200,),
     activation: Activation = "elu",
     scale: Scale = "exponential",
