@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from utils import cli
+from utils.startup import importing
 
 TRY_AGAIN = 75
 
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, act, and translate what went wrong into a message and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = cli.parse(parser(), arguments)
-    from experiments import app
+    with importing("main.py", options.debug):
+        from experiments import app
 
     return app.run(options, ["python", "main.py", *arguments])
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from utils.cli import Parser, add_option, parse, write_results
 from utils.results.folder import results_root
+from utils.startup import importing
 
 if TYPE_CHECKING:
     from utils.results.database import ResultsDatabase
@@ -39,6 +39,8 @@ class Command(NamedTuple):
 
 def list_runs(arguments: argparse.Namespace) -> None:
     """Print one line a run."""
+    from datetime import UTC, datetime
+
     from utils.reporting import listing, queries, tables
 
     runs = queries.load_runs(_database(arguments), arguments.experiment)
@@ -255,10 +257,11 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 usage or nothing to show."""
     arguments = parse(build_parser(), argv)
-    from sqlalchemy.exc import SQLAlchemyError
+    with importing("plot_from_db.py"):
+        from sqlalchemy.exc import SQLAlchemyError
 
-    from utils.reporting import ReportError
-    from utils.results.database import DatabaseError, first_line
+        from utils.reporting import ReportError
+        from utils.results.database import DatabaseError, first_line
 
     try:
         _check_files(arguments)

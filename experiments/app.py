@@ -62,6 +62,20 @@ def run(options: Namespace, command: Sequence[str]) -> int:
         return ExitCode.CTRL_C
 
 
+def _validated(layer: Layer, console: Console) -> RunConfig:
+    try:
+        return validate(RunConfig, layer)
+    finally:
+        _warn_of_broken(console)
+
+
+def _warn_of_broken(console: Console) -> None:
+    """Name the components that cannot be used; the rest goes on without them."""
+    broken = (module for registry in REGISTRIES.values() for module in registry.broken)
+    for module in dict.fromkeys(broken):
+        console.warn(f"{module.reason}; what it holds is left out")
+
+
 def _explain(error: BaseException, console: Console, command: Sequence[str]) -> int:
     again = shlex.join(command)
     match error:
@@ -116,7 +130,7 @@ def _run(options: Namespace, console: Console) -> int:
     place = _place(options)
     layer = _layer(options)
     with _located(layer):
-        identified = identify(validate(RunConfig, layer), place.results)
+        identified = identify(_validated(layer, console), place.results)
         record = execute(identified, place, console)
     folder = place.results / "runs" / record.id
     try:  # at once: print would let runs side by side write between
@@ -159,7 +173,7 @@ def _dry_run(options: Namespace, console: Console) -> int:
     place = _place(options)
     layer = _layer(options)
     with _located(layer):
-        identified = identify(validate(RunConfig, layer), place.results)
+        identified = identify(_validated(layer, console), place.results)
         counts = _count_parameters(identified, console)
     lines = [
         describe(identified.resolved, layer.origins),
@@ -188,6 +202,7 @@ def _count_parameters(identified: Identified, console: Console) -> dict[str, int
 def _list(options: Namespace, console: Console) -> int:
     if options.config or options.additional_configs or options.set:
         raise UsageError("--list takes no configuration")
+    _warn_of_broken(console)
     if options.list == "":
         write_results(listing.registries(REGISTRIES) + "\n")
         return ExitCode.DONE
@@ -207,6 +222,6 @@ def _download(options: Namespace, console: Console) -> int:
     assignments = [f"data.name={name}", *options.set]
     layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
     with _located(layer):
-        make_dataset(validate(RunConfig, layer)).download()
+        make_dataset(_validated(layer, console)).download()
     console.info(f"{name} is there and checked")
     return ExitCode.DONE

@@ -562,6 +562,31 @@ def test_usage_errors_say_what_was_meant(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["main.py", "--list"], ["plot_from_db.py", "runs"]])
+def test_without_the_environment_a_program_says_how_to_get_it(arguments):
+    ended = subprocess.run(
+        [sys.executable, "-S", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{arguments[0]}: ")
+    assert " is not installed for " in line
+    assert "`make demo` sets everything up, for .venv/bin/python" in line
+
+
+def test_a_component_that_cannot_be_used_is_named_and_the_rest_goes_on(capsys):
+    @posteriors.register("odd")
+    def odd(latent_dim: int, *, n: Chain | None = None) -> Chain:
+        """An option that no YAML can give."""
+
+    assert run("-config", QUICKSTART, "--dry-run") == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: tests/test_main.py: `odd`: Unable to generate")
+    assert warning.endswith("Chain'>; what it holds is left out\n")
+    assert "odd" not in posteriors.names()
+    posteriors._unusable.clear()
+
+
 def test_list_says_options_with_types_and_defaults(capsys):
     assert run("--list", "posteriors") == 0
     printed = capsys.readouterr().out
