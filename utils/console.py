@@ -82,14 +82,18 @@ class Console:
 
     def _plain(self, title: str, total: float, start: float) -> Advance:
         begin = last = time.monotonic()
+        first: tuple[float, float] | None = None  # when, and how far
 
         def advance(completed: float, text: str = "") -> None:
-            nonlocal last
+            nonlocal first, last
             now = time.monotonic()
+            if first is None and completed > start:  # before it lies what is done once: compiling
+                first = now, completed
             if now - last < self._plain_interval and completed < total:
                 return
             last = now
-            rate = (completed - start) / max(now - begin, 1e-9)
+            since, done = first or (now, completed)
+            rate = (completed - done) / max(now - since, 1e-9)
             eta = _duration((total - completed) / rate) if rate > 0 else "?"
             elapsed = _duration(now - begin)
             line = f"{title} {completed:g}/{total:g}  elapsed {elapsed}  ETA {eta}  {text}"
