@@ -119,10 +119,12 @@ def iaf(
     num_layers: Depth = 4,
     hidden: SomeWidths = (320, 320),
     activation: Activation = "elu",
-    forget_bias: FiniteFloat = 2.0,
-    shared_size: NonNegativeInt | None = None,
+    forget_bias: FiniteFloat = 1.0,
+    shared_size: NonNegativeInt | None = 320,
 ) -> Chain:
     """Inverse autoregressive flow with context (Kingma et al. 2016, 1606.04934).
+
+    By default sized like the baseline of van den Berg et al. 2018 (arXiv 1803.05649).
 
     Args:
         latent_dim: D.

@@ -139,12 +139,15 @@ def real_nvp(
     latent_dim: int,
     *,
     num_layers: Depth = 4,
-    hidden: Widths = (200,),
-    activation: Activation = "elu",
-    scale: Scale = "exponential",
+    hidden: Widths = (50,),
+    activation: Activation = "tanh",
+    scale: Scale = "sigmoid",
     shared_size: NonNegativeInt = 0,
 ) -> Chain:
     """RealNVP: affine couplings that move the halves in turn (Dinh et al. 2017, 1605.08803).
+
+    By default sized like the flow without an auxiliary variable of Cremer et al. 2018 (arXiv
+    1801.03558).
 
     Args:
         latent_dim: D.
