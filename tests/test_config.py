@@ -224,6 +224,13 @@ def test_missing_files_and_folders_are_reported_all_at_once():
     assert refused(write("file", "a: 1") + "/x") == ["file/x: cannot be read: Not a directory"]
 
 
+def test_a_place_is_one_line_whatever_the_file_is_called():
+    assert refused(write("a\nb.yaml", "x: [")) == [
+        "a\\nb.yaml:1: YAML syntax: expected the node content, but found '<stream end>' "
+        "while parsing a flow node"
+    ]
+
+
 def test_includes_lie_below_the_file_left_to_right():
     write("shared/one.yaml", "a: 1\nb: 1\nc: {x: 1}\n")
     write("configs/two.yaml", "include: ../shared/one.yaml\nb: 2\nd: 2\n")

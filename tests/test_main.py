@@ -535,6 +535,20 @@ def test_an_ascii_terminal_does_not_fail_a_finished_run(tmp_path, monkeypatch):
     assert b" ? " in subprocess.run(table, cwd=ROOT, capture_output=True, check=True).stdout
 
 
+@pytest.mark.parametrize("gone", ["closed pipe", "full"])
+def test_messages_that_nobody_reads_do_not_fail_a_run(tmp_path, gone):
+    if gone == "full":
+        sink = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, sink = os.pipe()
+        os.close(reader)
+    arguments = [sys.executable, "main.py", *tiny("training.epochs=1", options=["-v"])]
+    ended = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=sink, check=False)
+    os.close(sink)
+    assert ended.returncode == 0
+    assert b"IWAE-20" in ended.stdout
+
+
 def test_a_full_stdout_does_not_fail_a_finished_run(tmp_path):
     arguments = [sys.executable, "main.py", *tiny("training.epochs=1")]
     with open("/dev/full", "w") as full:

@@ -30,7 +30,8 @@ class Origin(NamedTuple):
     line: int | None = None
 
     def __str__(self) -> str:
-        return self.source if self.line is None else f"{self.source}:{self.line}"
+        source = self.source if self.source.isprintable() else ascii(self.source)[1:-1]
+        return source if self.line is None else f"{source}:{self.line}"
 
 
 DEFAULT = Origin("default")

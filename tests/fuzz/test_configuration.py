@@ -11,9 +11,10 @@ import contextlib
 import io
 import re
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -24,6 +25,7 @@ import main as program
 from experiments.schema import DEFAULTS, REGISTRIES
 from utils.config import load
 from utils.layers import paths, value_at
+from utils.registry import REQUIRED, Entry, Registry
 from utils.sources import KeyPath, show_path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -116,6 +118,66 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return data
 
 
+def of_type(annotation: Any) -> st.SearchStrategy[Any]:
+    """Values that fit an annotation of an option, or nearly."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        registries = [item for item in arguments[1:] if isinstance(item, Registry)]
+        return of_registry(registries[0]) if registries else of_type(arguments[0])
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin in (list, Sequence):
+        return st.lists(of_type(arguments[0]), max_size=3)
+    if origin is tuple:
+        return st.tuples(*map(of_type, arguments)).map(list)
+    if arguments:  # a union
+        return st.one_of([of_type(argument) for argument in arguments])
+    return SIMPLE[annotation]
+
+
+def of_registry(registry: Registry[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Components of a registry, each with what it requires and some of its other options."""
+
+    def of_entry(entry: Entry[Any]) -> st.SearchStrategy[dict[str, Any]]:
+        needed = {o.name: of_type(o.annotation) for o in entry.options if o.default is REQUIRED}
+        others = {o.name: of_type(o.annotation) for o in entry.options if o.name not in needed}
+        options = st.fixed_dictionaries(needed, optional=others)
+        return options.map(lambda chosen: {"name": entry.name, **chosen})
+
+    return st.deferred(lambda: st.sampled_from(list(registry)).flatmap(of_entry))
+
+
+SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(0, 9),
+    float: st.sampled_from([0, 1e-3, 0.5, 1, 1.5, 9]),
+    bool: st.booleans(),
+    str: st.sampled_from(["a", "train"]),
+    Path: st.just("nowhere"),
+    type(None): st.none(),
+}
+SECTIONS: dict[str, tuple[KeyPath, str]] = {
+    "data": (("data",), "datasets"),
+    "model": (("model",), "models"),
+    "encoder": (("encoder",), "encoders"),
+    "posterior": (("posterior",), "posteriors"),
+    "loss": (("loss",), "losses"),
+    "optimiser": (("training", "optimiser"), "optimisers"),
+    "schedule": (("training", "schedule"), "schedules"),
+    "setting": (("local_optimisation", "setting"), "local_settings"),
+    "estimator": (("evaluation", "estimators", 0), "estimators"),
+}
+
+
+@st.composite
+def recombined(draw: st.DrawFn) -> dict[str, Any]:
+    """A real configuration with one to three other components, whose options have their types."""
+    data = deepcopy(draw(st.sampled_from(TREES[:-1])))
+    for section in draw(st.lists(st.sampled_from(list(SECTIONS)), min_size=1, max_size=3)):
+        path, kind = SECTIONS[section]
+        put(data, path, draw(of_registry(REGISTRIES[kind])))
+    return data
+
+
 @st.composite
 def mutated_texts(draw: st.DrawFn) -> str:
     """A real file with one to four stretches cut out, doubled or overwritten."""
@@ -191,6 +253,12 @@ def test_a_mutated_tree_is_fine_or_refused_in_words(data: dict[str, Any]):
     check_file(yaml.safe_dump(data, sort_keys=False))
 
 
+@settings(same_each_time, max_examples=100)
+@given(recombined())
+def test_other_components_are_fine_or_refused_in_words(data: dict[str, Any]):
+    check_file(yaml.safe_dump(data, sort_keys=False))
+
+
 @settings(same_each_time, max_examples=60)
 @given(mutated_texts())
 def test_a_mutated_text_is_fine_or_refused_in_words(text: str):
@@ -207,6 +275,13 @@ def test_words_of_set_are_fine_or_refused_in_words(words: list[str]):
 @settings(same_each_time, max_examples=1200)
 @given(mutated())
 def test_many_mutated_trees_are_fine_or_refused_in_words(data: dict[str, Any]):
+    check_file(yaml.safe_dump(data, sort_keys=False))
+
+
+@pytest.mark.slow
+@settings(same_each_time, max_examples=1200)
+@given(recombined())
+def test_many_other_components_are_fine_or_refused_in_words(data: dict[str, Any]):
     check_file(yaml.safe_dump(data, sort_keys=False))
 
 
