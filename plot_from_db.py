@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.cli import Parser, add_option, parse
+from utils.cli import Parser, add_option, parse, write_results
 from utils.results.folder import results_root
+from utils.startup import importing
 
 if TYPE_CHECKING:
     from utils.results.database import ResultsDatabase
@@ -40,6 +39,8 @@ class Command(NamedTuple):
 
 def list_runs(arguments: argparse.Namespace) -> None:
     """Print one line a run."""
+    from datetime import UTC, datetime
+
     from utils.reporting import listing, queries, tables
 
     runs = queries.load_runs(_database(arguments), arguments.experiment)
@@ -256,20 +257,18 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 usage or nothing to show."""
     arguments = parse(build_parser(), argv)
-    from sqlalchemy.exc import SQLAlchemyError
+    with importing("plot_from_db.py"):
+        from sqlalchemy.exc import SQLAlchemyError
 
-    from utils.reporting import ReportError
-    from utils.results.database import DatabaseError, first_line
+        from utils.reporting import ReportError
+        from utils.results.database import DatabaseError, first_line
 
     try:
         _check_files(arguments)
         arguments.run_command(arguments)
-        sys.stdout.flush()
     except (ReportError, DatabaseError) as error:
         _say(f"plot_from_db.py: error: {error}")
         return 2
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SQLAlchemyError, OSError) as error:
         _say(f"plot_from_db.py: error: {first_line(error)}")
         return 1
@@ -300,7 +299,7 @@ def _database(arguments: argparse.Namespace) -> ResultsDatabase:
 
 def _write(text: str, output: Path | None) -> None:
     if output is None:
-        sys.stdout.write(text)
+        write_results(text)
     else:
         output.write_text(text, encoding="utf-8")
         _say(f"wrote {output}")

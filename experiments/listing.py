@@ -16,6 +16,7 @@ from utils.registry import REQUIRED, Option, Registry
 from utils.resolved import flow
 from utils.results.folder import RunFolder
 from utils.results.records import Estimate, RunRecord
+from utils.types import LARGEST
 
 SHOWN = {"elbo": "ELBO", "log_px": "log p(x)"}
 
@@ -54,7 +55,7 @@ def _type(annotation: Any) -> str:
         for item in metadata:
             if isinstance(item, Registry):
                 return f"one of {item.kind}"
-        return " ".join([_type(declared), *map(_bound, metadata)])
+        return " ".join(filter(None, [_type(declared), *map(_bound, metadata)]))
     if origin is Literal:
         return " | ".join(map(str, arguments))
     if origin in (list, tuple, Sequence):
@@ -65,9 +66,13 @@ def _type(annotation: Any) -> str:
 
 
 def _bound(metadata: Any) -> str:
-    """``Gt(gt=0)`` as ``> 0``."""
+    """``Gt(gt=0)`` as ``> 0``; what holds everywhere, such as ``LARGEST``, goes without saying."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >="}
-    return " ".join(f"{signs[key]} {value:g}" for key, value in asdict(metadata).items())
+    return " ".join(
+        f"{signs[key]} {value:g}"
+        for key, value in asdict(metadata).items()
+        if key in signs and value != LARGEST
+    )
 
 
 def parameter_counts(built: Built) -> dict[str, int]:

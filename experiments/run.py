@@ -81,11 +81,8 @@ def identify(config: RunConfig, results: Path) -> Identified:
         config: validated; ``initialise`` may speak of the best or last run of an experiment.
         results: where that run is looked for.
 
-    Raises BuildError when phases, data set or ``initialise`` make no sense.
+    Raises BuildError when data set or ``initialise`` make no sense.
     """
-    order = list(SCIENCE)
-    if not config.phases or sorted(set(config.phases), key=order.index) != config.phases:
-        raise BuildError(f"`phases` must be some of {', '.join(order)}, once, in this order")
     if config.initialise is not None:
         config = replace(config, initialise=weights.settle(config.initialise, results))
     plain = resolved(config)
@@ -118,7 +115,7 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     data = load_data(config).to(device)
     built = build(config, data.x_shape)
     built.vae.to(device)
-    _check_splits(config, data)
+    check_splits(config, data)
     check_data(config, data, built.vae.model)
     first_epoch = _prepare(built, config, place, device, console)
     folder.create()
@@ -209,7 +206,8 @@ def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: 
         console.warn(f"results database: {error}; the results are in {folder.path}")
 
 
-def _check_splits(config: RunConfig, data: Data) -> None:
+def check_splits(config: RunConfig, data: Data) -> None:
+    """Raise BuildError when the data set lacks a split that the run wants."""
     for split in config.evaluation.splits:
         if split not in data.splits:
             available = ", ".join(data.splits)

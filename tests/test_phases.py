@@ -284,7 +284,10 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
         (["training.fixed=[model, encoder, posterior]"], "nothing is left to train"),
         (["initialise={run: last, parts: []}"], "initialise.parts"),
         ([EVERYTHING, "local_optimisation.estimator={name: bdmc}"], "gives no bound of q*"),
-        ([EVERYTHING, 'local_optimisation.families={"a\\nb": {name: gaussian}}'], "of one line"),
+        (
+            [EVERYTHING, 'local_optimisation.families={"a\\nb": {name: gaussian}}'],
+            "printable characters",
+        ),
         (
             [
                 EVERYTHING,

@@ -14,7 +14,7 @@ from models.posteriors.coupling import ConditionalAffine, Scale
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
 from utils.registry import Registry
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, NonNegativeInt, PositiveInt
 
 
 class Draw(NamedTuple):
@@ -156,7 +156,7 @@ class PartnerCoupling(Transition):
 def aux_real_nvp(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 2,
+    num_layers: Depth = 2,
     hidden: Widths = (200,),
     partner_hidden: Widths = (200, 200),
     activation: Activation = "elu",

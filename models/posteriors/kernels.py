@@ -15,7 +15,7 @@ from models.posteriors.auxiliary import Conditional, ConditionalGaussian, Draw, 
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import LOG_2PI, DiagonalGaussian
 from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, NonNegativeInt, PositiveInt
 
 # A kernel that were ever more certain would give its reverse ever steeper densities.
 LEAST_NOISE = 1e-3
@@ -121,7 +121,7 @@ class Exchange(Transition):
 def hvi(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 5,
+    num_layers: Depth = 5,
     hidden: Widths = (40,),
     activation: Activation = "leaky_relu",
     shared_size: NonNegativeInt | None = None,
