@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.run_rows import a_record, folder_of
 from utils.results import schema
 from utils.results.database import database_url
-from utils.results.folder import REAL, RunFolder, results_root
+from utils.results.folder import CELLS, RunFolder, results_root
 from utils.results.recorder import Recorder
 from utils.results.records import Estimate, Metric
 
@@ -54,7 +54,7 @@ def test_status_stays_whole_when_writing_fails(
 
 @given(st.floats())
 def test_numbers_are_exact_in_csv(value: float) -> None:
-    assert repr(REAL.parse(REAL.format(value))) == repr(value)
+    assert repr(CELLS[float].parse(CELLS[float].format(value))) == repr(value)
 
 
 def test_csv_holds_columns_and_exact_numbers(tmp_path: Path) -> None:

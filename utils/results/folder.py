@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from utils.results.columns import columns_of
 from utils.results.records import Estimate, Link, Metric, RunRecord
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
-class Column(NamedTuple):
-    """How a CSV column turns into a value and back."""
+class Cell(NamedTuple):
+    """How a value turns into a CSV cell's text and back."""
 
     parse: Callable[[str], Any]
     format: Callable[[Any], str]
@@ -38,31 +39,16 @@ def _real(value: Any) -> str:
     return repr(float(value))  # the shortest text that reads back as the same double
 
 
-TEXT = Column(str, _one_line)
-INTEGER = Column(int, lambda value: str(operator.index(value)))
-REAL = Column(float, _real)
-OPTIONAL_REAL = Column(
-    lambda text: float(text) if text else None,
-    lambda value: "" if value is None else _real(value),
-)
-
-METRIC_COLUMNS = {
-    "phase": TEXT,
-    "step": INTEGER,
-    "split": TEXT,
-    "name": TEXT,
-    "value": REAL,
+CELLS: Mapping[Any, Cell] = {
+    str: Cell(str, _one_line),
+    int: Cell(int, lambda value: str(operator.index(value))),
+    float: Cell(float, _real),
+    float | None: Cell(
+        lambda text: float(text) if text else None,
+        lambda value: "" if value is None else _real(value),
+    ),
 }
-ESTIMATE_COLUMNS = {
-    "phase": TEXT,
-    "estimator": TEXT,
-    "split": TEXT,
-    "datum": INTEGER,
-    "name": TEXT,
-    "value": REAL,
-    "standard_error": OPTIONAL_REAL,
-}
-LINK_COLUMNS = {"target": TEXT, "kind": TEXT}
+"""By the type of a row's column."""
 
 
 class CsvLog(Generic[Row]):
@@ -72,12 +58,10 @@ class CsvLog(Generic[Row]):
     and the next ``append`` removes it.
     """
 
-    def __init__(
-        self, path: Path, make_row: Callable[..., Row], columns: Mapping[str, Column]
-    ) -> None:
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
         self.path = path
-        self._make_row = make_row
-        self._columns = columns
+        self._row_type = row_type
+        self._cells = {name: CELLS[kind] for name, kind, _ in columns_of(row_type)}
 
     def append(self, rows: Iterable[Row]) -> list[Row]:
         """Write ``rows`` at once and return them as they will be read back.
@@ -99,8 +83,8 @@ class CsvLog(Generic[Row]):
         if not content:
             return []
         reader = csv.reader(io.StringIO(content, newline=""))
-        if next(reader) != list(self._columns):
-            raise ValueError(f"{self.path}:1: the header must be {','.join(self._columns)}")
+        if next(reader) != list(self._cells):
+            raise ValueError(f"{self.path}:1: the header must be {','.join(self._cells)}")
         rows = []
         for texts in reader:
             try:
@@ -144,12 +128,12 @@ class CsvLog(Generic[Row]):
                 os.fsync(file.fileno())
 
     def _format(self, row: Row) -> list[str]:
-        columns = self._columns.values()
-        return [column.format(value) for column, value in zip(columns, row, strict=True)]
+        cells = self._cells.values()
+        return [cell.format(value) for cell, value in zip(cells, row, strict=True)]
 
     def _parse(self, texts: list[str]) -> Row:
-        columns = self._columns.values()
-        return self._make_row(*(c.parse(text) for c, text in zip(columns, texts, strict=True)))
+        cells = self._cells.values()
+        return self._row_type(*(c.parse(text) for c, text in zip(cells, texts, strict=True)))
 
     def _complete_lines(self) -> bytes:
         content = self.path.read_bytes() if self.path.exists() else b""
@@ -163,7 +147,7 @@ class CsvLog(Generic[Row]):
                 file.truncate(start)
             text = io.StringIO(newline="")
             writer = csv.writer(text, lineterminator="\n")
-            writer.writerows([list(self._columns)] * (start == 0) + cells)
+            writer.writerows([list(self._cells)] * (start == 0) + cells)
             _write_all(file, text.getvalue().encode(), start)
 
 
@@ -199,9 +183,9 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.metrics = CsvLog(self.path / "metrics.csv", Metric, METRIC_COLUMNS)
-        self.estimates = CsvLog(self.path / "estimates.csv", Estimate, ESTIMATE_COLUMNS)
-        self.links = CsvLog(self.path / "links.csv", Link, LINK_COLUMNS)
+        self.metrics = CsvLog(self.path / "metrics.csv", Metric)
+        self.estimates = CsvLog(self.path / "estimates.csv", Estimate)
+        self.links = CsvLog(self.path / "links.csv", Link)
         self.status_path = self.path / "status.json"
 
     @property
