@@ -78,9 +78,10 @@ def test_all_phases_in_one_run(runs):
     assert len(amortised) == len(best) == 6
     assert sum(best) > sum(amortised)  # three epochs leave an amortisation gap to see
     assert all(steps > 0 for steps in values(folder, "local_optimisation", "steps"))
-    labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
-    assert len(labels) == 1
-    assert labels.pop().startswith("gaussian (fast")
+    methods = {r.method for r in folder.estimates.read() if r.phase == "local_optimisation"}
+    assert [(m.estimator, m.options, m.family, m.search) for m in methods] == [
+        ("importance", {"num_samples": 50}, "gaussian", "fast, num_samples=4, max_steps=120")
+    ]
     with folder.metrics.path.open() as file:
         phases = [row["phase"] for row in csv.DictReader(file)]
     assert list(dict.fromkeys(phases)) == ["train", "local_optimisation", "estimate"]
@@ -104,8 +105,8 @@ def searches(monkeypatch) -> list[dict[str, Any]]:
 def test_further_families_start_with_weights_of_their_own(runs, searches):
     families = "local_optimisation.families={A: {name: gaussian}, F: {name: planar}}"
     folder = ran(runs, EVERYTHING, families)
-    labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
-    assert {label[0] for label in labels} == {"A", "F"}
+    rows = [row for row in folder.estimates.read() if row.phase == "local_optimisation"]
+    assert {row.family for row in rows} == {"A", "F"}
     own = [given for given in searches if not given["posterior"].transitions]
     others = [given for given in searches if given["posterior"].transitions]
     assert len(own) == len(others) == 2  # batches of four and of two data

@@ -17,11 +17,13 @@ import pytest
 from PIL import Image
 
 import plot_from_db
+from tests.gap_runs import METHODS
 from tests.tables import rows_of, spread
 from utils.reporting.curves import curve_figure
 from utils.reporting.queries import load_metrics, load_runs
 from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.records import Estimate, Metric, RunRecord
 
 REPOSITORY = Path(__file__).parent.parent
@@ -37,7 +39,7 @@ def add_run(
     num_layers: int = 1,
     **changes: Any,
 ) -> RunFolder:
-    """A run folder with estimates ("log_px importance-5000": mean over data) and five epochs."""
+    """A run folder with estimates ("log_px IWAE-5000": mean over data) and five epochs."""
     posterior = changes.get("posterior", "planar")
     known: dict[str, Any] = {
         "status": "finished",
@@ -57,9 +59,10 @@ def add_run(
     folder.create()
     folder.write_status(record)
     for label, mean in estimates.items():
-        name, estimator = label.split()
+        name, by = label.split()
+        method = METHODS.get(by, Method(by))
         folder.estimates.append(
-            Estimate("estimation", estimator, "test", datum, name, mean + offset, 0.1)
+            Estimate("estimation", *method, "test", name, datum, mean + offset, 0.1)
             for datum, offset in enumerate(CENTRED)
         )
     for step in range(1, 6):
@@ -77,12 +80,12 @@ PLANAR_20 = (-86.5, -86.75, -87.0)
 def root(tmp_path: Path) -> Path:
     """Two planar configurations of three seeds each, one Gaussian run."""
     for seed, mean in enumerate(PLANAR_10):
-        values = {"elbo importance-5000": mean - 2, "log_px importance-5000": mean, "ess x": 7.0}
+        values = {"elbo IWAE-5000": mean - 2, "log_px IWAE-5000": mean, "ess x": 7.0}
         add_run(tmp_path, "aaa", seed, values, num_layers=10)
     for seed, mean in enumerate(PLANAR_20):
-        values = {"elbo importance-5000": mean - 2, "log_px importance-5000": mean, "ess x": 9.0}
+        values = {"elbo IWAE-5000": mean - 2, "log_px IWAE-5000": mean, "ess x": 9.0}
         add_run(tmp_path, "bbb", seed, values, num_layers=20)
-    values = {"elbo importance-5000": -90.0, "log_px importance-5000": -89.0}
+    values = {"elbo IWAE-5000": -90.0, "log_px IWAE-5000": -89.0}
     add_run(tmp_path, "ccc", 0, values, posterior="gaussian")
     rebuild(tmp_path)
     return tmp_path
@@ -115,12 +118,12 @@ def test_table_is_mean_and_standard_error_over_seeds(
         "settings": "num_layers=10",
         "split": "test",
         "runs": "3",
-        "ELBO (importance-5000)": "-89.92 ± 0.36",  # by hand: s = 0.6292 of -90.5, -90, -89.25
-        "log p(x) (importance-5000)": "-87.92 ± 0.36",
+        "ELBO (IWAE-5000)": "-89.92 ± 0.36",  # by hand: s = 0.6292 of -90.5, -90, -89.25
+        "log p(x) (IWAE-5000)": "-87.92 ± 0.36",
     }
     assert planar_20["settings"] == "num_layers=20"
-    assert planar_20["log p(x) (importance-5000)"] == spread(PLANAR_20)
-    assert gaussian["log p(x) (importance-5000)"] == "-89.00"  # one run: no ±
+    assert planar_20["log p(x) (IWAE-5000)"] == spread(PLANAR_20)
+    assert gaussian["log p(x) (IWAE-5000)"] == "-89.00"  # one run: no ±
     assert (gaussian["settings"], gaussian["runs"]) == ("", "1")
     assert "nats, higher is better" in shown.out
     assert "digits test 4" in shown.out
@@ -130,7 +133,7 @@ def test_table_is_mean_and_standard_error_over_seeds(
 def test_table_as_csv_is_exact(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plot(root, "table", "--format", "csv", "-name", "log_px") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    label = "log p(x) (importance-5000)"
+    label = "log p(x) (IWAE-5000)"
     assert [row["hash"] for row in rows] == ["ccc", "aaa", "bbb"]
     assert float(rows[1][label]) == pytest.approx(statistics.mean(PLANAR_10), rel=1e-14)
     error = statistics.stdev(PLANAR_10) / math.sqrt(3)
@@ -141,9 +144,7 @@ def test_table_as_csv_is_exact(root: Path, capsys: pytest.CaptureFixture[str]) -
 def test_table_in_latex_is_escaped_and_has_the_best_in_bold(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_run(
-        root, "ddd", 0, {"log_px importance-5000": -10.0}, posterior="50%_a&b", dataset="mnist"
-    )
+    add_run(root, "ddd", 0, {"log_px IWAE-5000": -10.0}, posterior="50%_a&b", dataset="mnist")
     rebuild(root)
     assert plot(root, "table", "--format", "latex", "-name", "log_px", "ess") == 0
     shown = capsys.readouterr().out
@@ -206,20 +207,21 @@ def test_estimator_missing_in_some_runs_is_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in range(3):
-        values = {"elbo e-100": -80.0 + seed} | ({} if seed else {"elbo e-20": -70.0})
+        values = {"elbo IWAE-100": -80.0 + seed} | ({} if seed else {"elbo IWAE-20": -70.0})
         add_run(tmp_path, "aaa", seed, values)
     rebuild(tmp_path)
     assert plot(tmp_path, "table") == 0
     (row,) = rows_of(capsys.readouterr().out)
-    assert list(row)[-2:] == ["ELBO (e-20)", "ELBO (e-100)"]  # by number, not by letter
-    assert (row["ELBO (e-20)"], row["runs"]) == ("-70.00 (n=1)", "3")
+    assert list(row)[-2:] == ["ELBO (IWAE-20)", "ELBO (IWAE-100)"]  # by number, not by letter
+    assert (row["ELBO (IWAE-20)"], row["runs"]) == ("-70.00 (n=1)", "3")
 
 
 def test_different_numbers_of_data_are_told(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = add_run(root, "eee", 0, {"elbo importance-5000": -80.0})
-    folder.estimates.append([Estimate("estimation", "importance-5000", "test", 99, "elbo", -80.0)])
+    folder = add_run(root, "eee", 0, {"elbo IWAE-5000": -80.0})
+    method = METHODS["IWAE-5000"]
+    folder.estimates.append([Estimate("estimation", *method, "test", "elbo", 99, -80.0)])
     rebuild(root)
     assert plot(root, "table") == 0
     assert "digits test 4 to 5, NOT the same in all runs" in capsys.readouterr().out

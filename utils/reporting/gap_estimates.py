@@ -46,7 +46,7 @@ def over_training(runs: pd.DataFrame) -> pd.DataFrame:
 def load(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
     """What the gaps of ``runs`` are made of: their estimates, and those lent to them.
 
-    Columns: run, phase, estimator, split, name, datum, value.
+    Columns: those of ``load_estimates``.
     """
     everything = load_runs(database)
     lenders = find_lenders(runs, everything)
@@ -77,7 +77,7 @@ def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]
     """The estimates of ``runs``, with those of their lenders by names that they lack on a split.
 
     Args:
-        estimates: run, phase, estimator, split, name, datum, value; of ``runs`` and of lenders.
+        estimates: out of ``load_estimates``; of ``runs`` and of lenders.
         runs: whose rows are wanted.
         lenders: the lender's id by the borrower's.
     """

@@ -18,14 +18,14 @@ from utils.reporting.gap_estimates import (
     without_bound,
 )
 from utils.reporting.labels import configuration_labels
-from utils.reporting.queries import choose, status_note
+from utils.reporting.queries import by_method, choose, status_note
 from utils.reporting.statistics import seed_mean
 from utils.reporting.summary import PRETTY, SHOWN
 from utils.reporting.tables import Cell, Heading, Number, Table, Text
+from utils.results.methods import Method
 
 GAPS = ("approximation gap", "amortisation gap", "inference gap")
-LOCAL_LABEL = r"^(?P<family>.+) \((?P<setting>(?:[^()]|\([^()]*\))*)\)$"  # "FFG (fast)"
-AMORTISED_LABEL = r"^IWAE-(\d+)$"
+EXACT = "exact"  # the estimator that makes no error
 FLAG = " !"
 ENOUGH = 2  # standard errors below zero that are no noise
 
@@ -91,7 +91,7 @@ def measure(
     """The numbers of each run, split and setting of local optimisation, datum by datum.
 
     Args:
-        estimates: run, phase, estimator, split, name, datum, value; of ``runs``.
+        estimates: out of ``gap_estimates.load``; of ``runs``.
         runs: their rows of the table ``runs``.
         splits: only these.
 
@@ -121,18 +121,17 @@ def measure(
             family: of[of.index.isin(data.index)].astype(bool).tolist()
             for family, of in ends.get((run, split, setting), {}).items()
         }
-        winners = data["winner"].tolist()
+        winners = [method.label for method in data["winner"]]
         measured.append(Measured(run, split, setting, own, values, winners, converged))
     return measured
 
 
 def _by_search(local: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, pd.Series]]:
-    """By run, split and setting, and in that by family: the values of each datum."""
-    local = local.join(local["estimator"].str.extract(LOCAL_LABEL))
+    """By run, split and search, and in that by family: the values of each datum."""
     found: dict[tuple[str, str, str], dict[str, pd.Series]] = {}
-    for key, of in local.groupby(["run", "split", "setting", "family"]):
-        run, split, setting, family = map(str, key)
-        found.setdefault((run, split, setting), {})[family] = _by_datum(of)
+    for key, of in local.groupby(["run", "split", "search", "family"]):
+        run, split, search, family = map(str, key)
+        found.setdefault((run, split, search), {})[family] = _by_datum(of)
     return found
 
 
@@ -152,7 +151,8 @@ def _common_data(
 ) -> pd.DataFrame:
     """One row a datum that all numbers are known of; NaN is such a number."""
     best = _best_log_px(rows)
-    columns = {"winner": best["estimator"], "log_px": best["value"]}
+    winners = [Method(*row) for row in best[list(Method._fields)].itertuples(index=False)]
+    columns = {"winner": pd.Series(winners, best.index, dtype=object), "log_px": best["value"]}
     columns |= {_optimum(family): values for family, values in families.items()}
     if len(amortised := _amortised_bound(rows)):
         columns["elbo"] = amortised
@@ -171,25 +171,26 @@ def _optimum(family: str) -> str:
 
 
 def _best_log_px(rows: pd.DataFrame) -> pd.DataFrame:
-    """By datum, the largest ``log_px`` and its estimator; ``exact`` beats all, a number NaN."""
+    """By datum, the largest ``log_px`` and its method; ``exact`` beats all, a number NaN."""
     found = rows[rows["name"] == "log_px"]
-    found = found.assign(exact=found["estimator"] == "exact")
+    found = found.assign(exact=found["estimator"] == EXACT)
     ranked = found.sort_values(["exact", "value"], na_position="first")
     return ranked.drop_duplicates("datum", keep="last").set_index("datum").sort_index()
 
 
 def _amortised_bound(rows: pd.DataFrame) -> pd.Series:
-    """L[q] by datum, from importance sampling with the most samples; may be empty."""
+    """L[q] by datum, from the estimator with the most samples; may be empty."""
     found = rows[(rows["phase"] == ESTIMATE) & (rows["name"] == "elbo")]
-    num_samples = found["estimator"].str.extract(AMORTISED_LABEL)[0].astype(float)
-    return _by_datum(found[num_samples == num_samples.max()])
+    bounds = by_method(found)
+    most = max(bounds, key=lambda method: method.options.get("num_samples", 0), default=None)
+    return _by_datum(found if most is None else bounds[most])
 
 
 def _widths(rows: pd.DataFrame | None) -> dict[str, list[float]]:
     if rows is None:
         return {}
     found = rows[rows["name"] == "width"]
-    return {f"width ({by})": of["value"].tolist() for by, of in found.groupby("estimator")}
+    return {f"width ({by.label})": of["value"].tolist() for by, of in by_method(found).items()}
 
 
 def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2) -> list[Line]:

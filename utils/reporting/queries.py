@@ -12,6 +12,7 @@ from utils.cli import did_you_mean
 from utils.reporting import ReportError
 from utils.results import schema, views
 from utils.results.database import ResultsDatabase
+from utils.results.methods import Method
 from utils.results.records import MEMBERSHIP
 
 
@@ -98,12 +99,17 @@ def load_estimates(
 ) -> pd.DataFrame:
     """Estimates of single data of ``runs`` by the given names; empty where there are none.
 
-    Columns: run, phase, estimator, split, name, datum, value.
+    Columns: those of the table ``estimates``.
     """
-    c = schema.estimates.c
-    query = select(c.run, c.phase, c.estimator, c.split, c.name, c.datum, c.value)
-    query = query.where(c.name.in_(names)).order_by(*schema.estimates.primary_key)
-    return _of_runs(_frame(database, _restricted(query, schema.estimates, runs)), runs)
+    table = schema.estimates
+    query = select(table).where(table.c.name.in_(names)).order_by(*table.primary_key)
+    return _of_runs(_frame(database, _restricted(query, table, runs)), runs)
+
+
+def by_method(frame: pd.DataFrame) -> dict[Method, pd.DataFrame]:
+    """The rows of ``frame``, or of anything with a method's columns, by method."""
+    groups = frame.groupby(list(Method._fields))
+    return {Method(*map(str, key)): rows for key, rows in groups}
 
 
 def status_note(runs: pd.DataFrame) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from utils.reporting.labels import configuration_labels
-from utils.reporting.queries import status_note
+from utils.reporting.queries import by_method, status_note
 from utils.reporting.statistics import seed_mean
 from utils.reporting.tables import Cell, Heading, Number, Table, Text
+from utils.results.methods import Method
 
 BOUNDS = ("elbo", "log_px")  # larger is better, so these have a best
 PRETTY = {
@@ -27,6 +27,9 @@ PRETTY = {
 SHOWN = ("experiment", "dataset", "binarisation", "posterior", "loss")
 ROW = (*SHOWN, "hash", "phase", "split")  # what makes a row
 COMPARABLE = ("dataset", "binarisation", "phase", "split")  # what "best" is best of
+
+Quantity = tuple[str, Method]
+"""A number's name, and by what it was measured."""
 
 CAPTION = (
     "Mean ± standard error over runs with different seeds (a single run has no ±), "
@@ -41,19 +44,19 @@ def estimate_table(
     """Table of ``summaries``, one column a quantity and estimator.
 
     Args:
-        summaries: one row a run, estimator, split and name (the view ``run_estimates``).
+        summaries: one row a run, method, split and name, out of ``load_summaries``.
         runs: their rows of the table ``runs``.
         digits: decimals shown.
         with_hash: add the configuration's hash, for programs.
     """
-    pairs = zip(summaries["name"], summaries["estimator"], strict=True)
-    quantities = sorted(set(pairs), key=_order)
+    quantities = sorted(_by_quantity(summaries), key=_order)
     keys: list[dict[str, str]] = []
     numbers: list[list[Number]] = []
     for key, group in summaries.groupby(list(ROW)):
         num_runs = group["run"].nunique()
         keys.append(dict(zip(ROW, map(str, key), strict=True)) | {"runs": str(num_runs)})
-        numbers.append([_number(group, name, by, num_runs, digits) for name, by in quantities])
+        found = _by_quantity(group)
+        numbers.append([_number(found.get(of), num_runs, digits) for of in quantities])
     _mark_best(keys, quantities, numbers)
     described = _described(keys, configuration_labels(runs, SHOWN), with_hash)
     rows: list[list[Cell]] = [
@@ -61,7 +64,9 @@ def estimate_table(
         for key, cells in zip(keys, numbers, strict=True)
     ]
     headings = [Heading(PRETTY.get(column, column)) for column in described]
-    headings += [Heading(f"{PRETTY.get(name, name)} ({by})", True) for name, by in quantities]
+    headings += [
+        Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
+    ]
     return Table(headings, rows, (*CAPTION, _data_note(summaries), *status_note(runs)))
 
 
@@ -71,18 +76,22 @@ def default_names(summaries: pd.DataFrame) -> list[str]:
     return [name for name in BOUNDS if name in present] or sorted(present)
 
 
-def _order(quantity: tuple[str, str]) -> tuple[Any, ...]:
-    """Bounds first; importance-100 before importance-5000."""
-    name, estimator = quantity
-    numbered = [
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", estimator)
-    ]
-    return BOUNDS.index(name) if name in BOUNDS else len(BOUNDS), name, numbered
+def _order(quantity: Quantity) -> tuple[Any, ...]:
+    """Bounds first; IWAE-100 before IWAE-5000."""
+    name, method = quantity
+    return BOUNDS.index(name) if name in BOUNDS else len(BOUNDS), name, method.order
 
 
-def _number(group: pd.DataFrame, name: str, estimator: str, num_runs: int, digits: int) -> Number:
-    chosen = group[(group["name"] == name) & (group["estimator"] == estimator)]
-    if chosen.empty:
+def _by_quantity(summaries: pd.DataFrame) -> dict[Quantity, pd.DataFrame]:
+    return {
+        (str(name), method): rows
+        for method, of in by_method(summaries).items()
+        for name, rows in of.groupby("name")
+    }
+
+
+def _number(chosen: pd.DataFrame | None, num_runs: int, digits: int) -> Number:
+    if chosen is None:
         return Number(None, None, 0, digits)
     mean = seed_mean(chosen["mean"].tolist())
     note = "" if mean.num_runs == num_runs else f" (n={mean.num_runs})"
@@ -91,7 +100,7 @@ def _number(group: pd.DataFrame, name: str, estimator: str, num_runs: int, digit
 
 def _mark_best(
     keys: Sequence[Mapping[str, str]],
-    quantities: Sequence[tuple[str, str]],
+    quantities: Sequence[Quantity],
     numbers: list[list[Number]],
 ) -> None:
     """Mark in each column of a bound the best of rows on the same data; all that look like it."""

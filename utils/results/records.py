@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
 from utils.results.columns import InSql
+from utils.results.methods import Method
 
 Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
 
@@ -32,17 +33,25 @@ class Metric(NamedTuple):
 class Estimate(NamedTuple):
     """One number of an estimator for one datum; ``log_px`` and ``elbo`` in nats.
 
-    ``estimator`` names its settings too ("importance-5000"); ``standard_error`` is the
-    Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known).
+    ``estimator``, ``settings``, ``family`` and ``search`` are a ``Method``. ``standard_error`` is
+    the Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known).
     """
 
-    phase: Annotated[str, InSql(64, is_key=True)]
-    estimator: Annotated[str, InSql(160, is_key=True)]
-    split: Annotated[str, InSql(64, is_key=True)]
+    phase: Annotated[str, InSql(24, is_key=True)]
+    estimator: Annotated[str, InSql(32, is_key=True)]
+    settings: Annotated[str, InSql(320, is_key=True)]
+    family: Annotated[str, InSql(64, is_key=True)]
+    search: Annotated[str, InSql(120, is_key=True)]
+    split: Annotated[str, InSql(24, is_key=True)]
+    name: Annotated[str, InSql(80, is_key=True)]
     datum: Annotated[int, InSql(is_key=True)]
-    name: Annotated[str, InSql(160, is_key=True)]
     value: float
     standard_error: float | None = None
+
+    @property
+    def method(self) -> Method:
+        """By what it was measured."""
+        return Method(self.estimator, self.settings, self.family, self.search)
 
 
 MEMBERSHIP = "experiment"

@@ -33,7 +33,7 @@ from sqlalchemy.types import TypeEngine
 from utils.results.columns import columns_of
 from utils.results.records import RUN_ID_LENGTH, Estimate, Link, Metric, RunRecord
 
-VERSION = 1
+VERSION = 2
 
 
 class OptionalReal(TypeDecorator[float]):
