@@ -12,11 +12,12 @@ import io
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from utils.results.columns import columns_of
+from utils.results.migrations import Convert, converter
 from utils.results.records import Estimate, Link, Metric, RunRecord
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
@@ -51,17 +52,23 @@ CELLS: Mapping[Any, Cell] = {
 """By the type of a row's column."""
 
 
+Earlier = Callable[[Sequence[str]], Convert | None]
+"""Knows the headers of earlier forms of a file, and what makes their rows those of today."""
+
+
 class CsvLog(Generic[Row]):
     """A CSV file that grows by whole rows and can be cut back to an earlier size.
 
     A process that dies while it writes leaves at most one torn line at the end; readers skip it
-    and the next ``append`` removes it.
+    and the next ``append`` removes it. A file of an earlier form is read as one of today; the
+    next ``append`` writes it again.
     """
 
-    def __init__(self, path: Path, row_type: type[Row]) -> None:
+    def __init__(self, path: Path, row_type: type[Row], earlier: Earlier = lambda _: None) -> None:
         self.path = path
         self._row_type = row_type
         self._cells = {name: CELLS[kind] for name, kind, _ in columns_of(row_type)}
+        self._earlier = earlier
 
     def append(self, rows: Iterable[Row]) -> list[Row]:
         """Write ``rows`` at once and return them as they will be read back.
@@ -71,6 +78,7 @@ class CsvLog(Generic[Row]):
         """
         cells = [self._format(row) for row in rows]
         if cells:
+            self._bring_up_to_date()
             self._write(cells)
         return [self._parse(texts) for texts in cells]
 
@@ -83,12 +91,11 @@ class CsvLog(Generic[Row]):
         if not content:
             return []
         reader = csv.reader(io.StringIO(content, newline=""))
-        if next(reader) != list(self._cells):
-            raise ValueError(f"{self.path}:1: the header must be {','.join(self._cells)}")
+        convert = self._converter(next(reader))
         rows = []
         for texts in reader:
             try:
-                rows.append(self._parse(texts))
+                rows.append(self._parse(convert(texts)))
             except ValueError as error:
                 raise ValueError(f"{self.path}:{reader.line_num}: {error}") from error
         return rows
@@ -134,6 +141,33 @@ class CsvLog(Generic[Row]):
     def _parse(self, texts: list[str]) -> Row:
         cells = self._cells.values()
         return self._row_type(*(c.parse(text) for c, text in zip(cells, texts, strict=True)))
+
+    def _converter(self, header: list[str]) -> Convert:
+        """What makes the file's cells those of today."""
+        if header == list(self._cells):
+            return list
+        convert = self._earlier(header)
+        if convert is None:
+            raise ValueError(f"{self.path}:1: the header must be {','.join(self._cells)}")
+        return convert
+
+    def _bring_up_to_date(self) -> None:
+        """Write a file of an earlier form again, as a whole or not at all, before it grows."""
+        if self._header() in ("", ",".join(self._cells)):
+            return
+        current = CsvLog(self.path.with_suffix(".csv.tmp"), self._row_type)
+        current.path.unlink(missing_ok=True)
+        current.append(self.read())
+        current.sync()
+        current.path.replace(self.path)
+
+    def _header(self) -> str:
+        """The first line; empty where there is none, or a torn one."""
+        if not self.path.exists():
+            return ""
+        with self.path.open("rb") as file:
+            line = file.readline()
+        return line[:-1].decode() if line.endswith(b"\n") else ""
 
     def _complete_lines(self) -> bytes:
         content = self.path.read_bytes() if self.path.exists() else b""
@@ -184,9 +218,13 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.metrics = CsvLog(self.path / "metrics.csv", Metric)
-        self.estimates = CsvLog(self.path / "estimates.csv", Estimate)
+        self.estimates = CsvLog(self.path / "estimates.csv", Estimate, self._earlier)
         self.links = CsvLog(self.path / "links.csv", Link)
         self.status_path = self.path / "status.json"
+
+    def _earlier(self, header: Sequence[str]) -> Convert | None:
+        record = self.read_status()
+        return converter(header, {} if record is None else record.config)
 
     @property
     def _logs(self) -> tuple[CsvLog[Any], ...]:
