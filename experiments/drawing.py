@@ -89,7 +89,7 @@ def trained(
 
 def over_seeds(values: Sequence[float], digits: int = 3) -> Number:
     """Mean ± standard error over runs that differ in their seed."""
-    return Number(*seed_mean(values), digits)
+    return Number.of(seed_mean(values), digits)
 
 
 def save(figure: Figure, path: Path, console: Console) -> None:

@@ -91,6 +91,7 @@ def add_run(
     status: Any = "finished",
     experiment: str = "expA",
     config: Mapping[str, Any] | None = None,
+    error: float = 0.1,
 ) -> None:
     config = config or settings()
     record = RunRecord(
@@ -109,7 +110,7 @@ def add_run(
         phase, estimator, split, quantity = name.split("/")
         method = METHODS[estimator]
         recorder.add_estimates(
-            Estimate(phase, *method, split, quantity, datum, value, 0.1)
+            Estimate(phase, *method, split, quantity, datum, value, error)
             for datum, value in enumerate(values)
         )
     if config.get("initialise"):
@@ -148,8 +149,10 @@ def on(split: str, rows: Rows) -> Rows:
     return {name.replace("/test/", f"/{split}/"): values for name, values in rows.items()}
 
 
-def plot(root: Path, *arguments: str) -> int:
-    return plot_from_db.main(["gaps", *arguments, "--results", str(root)])
+def plot(root: Path, *arguments: str, log_px: str = "max") -> int:
+    """``gaps``; with the largest estimate as log p(x), which is easy to tell by hand."""
+    options = ["--results", str(root), "--log-px", log_px]
+    return plot_from_db.main(["gaps", *arguments, *options])
 
 
 def table(root: Path, capsys: Read, *arguments: str) -> list[dict[str, str]]:

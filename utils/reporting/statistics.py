@@ -6,9 +6,9 @@ A value of datum i in run r (of one configuration with another seed) is modelled
 
 where a_r is what the seed does to all data, d_i what the datum does in all runs, and e_ri the
 rest, with the Monte-Carlo error of the estimate in it. The mean over R runs and N data has the
-variance s_a² / R + s_d² / N + s_e² / (R N); its components come from the mean squares of the two-way
-analysis of variance, 0 where one comes out negative. Where each run has data of its own, d_i is
-part of e_ri. The variance is never taken to be less than that of the Monte-Carlo errors alone.
+variance s_a² / R + s_d² / N + s_e² / (R N); its components come from the mean squares of the
+two-way analysis of variance, 0 where one comes out negative. Where each run has data of its own,
+d_i is part of e_ri. The variance is never taken to be less than that of the Monte-Carlo errors.
 
 The 95 % interval is mean ± t' × standard error, t' the mean of Student's quantiles for the degrees
 of freedom of each component, weighted by the components (Cochran 1964, Biometrics 20, 191-195).
@@ -68,6 +68,17 @@ class Mean(NamedTuple):
     num_runs: int
     reach: float = math.nan
 
+    def plus(self, other: Mean) -> Mean:
+        """The sum with another mean whose error is independent."""
+        mean, num_runs = self.mean + other.mean, min(self.num_runs, other.num_runs)
+        if self.standard_error is None or other.standard_error is None:
+            return Mean(mean, None, num_runs)
+        own, others = self.standard_error**2, other.standard_error**2
+        total = own + others
+        share = own / total if total > 0 else 0.5
+        reach = share * self.reach + (1 - share) * other.reach
+        return Mean(mean, math.sqrt(total), num_runs, reach)
+
 
 class _Part(NamedTuple):
     """A component of a variance, and its degrees of freedom."""
@@ -88,7 +99,9 @@ def mean_of(runs: Sequence[Values], *, same_data: bool = True) -> Mean:
         common = set.intersection(*(set(run.data.tolist()) for run in runs))
         runs = [run.of(np.array(sorted(common))) for run in runs]
     with np.errstate(invalid="ignore"):
-        mean = float(np.mean([run.value.mean() for run in runs])) if len(runs[0].data) else math.nan
+        mean = (
+            float(np.mean([run.value.mean() for run in runs])) if len(runs[0].data) else math.nan
+        )
     monte_carlo = sum(run.monte_carlo_variance for run in runs) / len(runs) ** 2
     if not math.isfinite(mean):
         return Mean(mean, None, len(runs))
@@ -143,4 +156,4 @@ def _total(mean: float, num_runs: int, parts: Sequence[_Part], monte_carlo: floa
     quantiles = [float(stdtrit(part.degrees, (1 + LEVEL) / 2)) for part in parts]
     shares = [part.variance / variance if variance > 0 else 1 / len(parts) for part in parts]
     reach = sum(share * quantile for share, quantile in zip(shares, quantiles, strict=True))
-    return Mean(mean, math.sqrt(max(variance, monte_carlo)), num_runs, reach)
+    return Mean(mean, math.sqrt(max(variance, monte_carlo)), num_runs, float(reach))

@@ -89,15 +89,21 @@ def _annealed(method: str) -> Form:
     return form
 
 
-def _largest(options: dict[str, Any]) -> tuple[str, list[str]]:
-    parts = [dict(part) for part in options.pop("of")]
-    return f"max({', '.join(_label(part.pop('name'), part) for part in parts)})", []
+def _several(method: str) -> Form:
+    """``max(IWAE-5000, AIS-500x100)``."""
+
+    def form(options: dict[str, Any]) -> tuple[str, list[str]]:
+        parts = [dict(part) for part in options.pop("of")]
+        return f"{method}({', '.join(_label(part.pop('name'), part) for part in parts)})", []
+
+    return form
 
 
 FORMS: Mapping[str, Form] = {
     "importance": _importance,
     "ais": _annealed("AIS"),
     "bdmc": _annealed("BDMC"),
-    "max": _largest,
+    "combined": _several("combined"),
+    "max": _several("max"),
 }
 """By estimator, its label; each takes out of the options what it has put into words."""

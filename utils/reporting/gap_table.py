@@ -1,0 +1,252 @@
+"""The table of gaps: means over data and seeds, and what must be said of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from utils.reporting.gap_estimates import boundless_note
+from utils.reporting.gaps import APPROXIMATION, GAPS, INFERENCE, Measured
+from utils.reporting.labels import configuration_labels
+from utils.reporting.log_px import CAPTIONS
+from utils.reporting.queries import status_note
+from utils.reporting.reliability import MARK, NOTE, mark, percent
+from utils.reporting.statistics import Mean, mean_of
+from utils.reporting.summary import ERRORS, PRETTY, SHOWN
+from utils.reporting.tables import Cell, Heading, Number, Table, Text
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+NEGATIVE, SMALL = " !", " ?"
+AT_MOST = " at most"
+
+CAPTION = (
+    ERRORS + " That of a gap is of the data's own differences.",
+    "In nats. approximation gap = log p(x) - L[q*], amortisation gap = L[q*] - L[q], inference "
+    "gap = their sum, with L[q*] of the run's own family. 'log p(x) by' says what log p(x) is "
+    "made of; FAMILY (SEARCH) is importance sampling with that q*.",
+)
+WIDTH_NOTE = (
+    "width: upper less lower bound of bidirectional Monte Carlo, over data simulated from the "
+    "model."
+)
+AT_MOST_NOTE = (
+    "at most: the gap to the lower bound of annealed importance sampling, plus the width of "
+    "bidirectional Monte Carlo with the same settings: log p(x) may be higher than its estimates."
+)
+CONVERGED_NOTE = (
+    "converged: share of the data, rounded down, whose local optimisation ended by its own rule; "
+    "the others were stopped before, so that L[q*] may be too low."
+)
+NEGATIVE_NOTE = (
+    f"{NEGATIVE.strip()}: the whole 95 % interval is below zero, where no true gap is: the local "
+    "optimisation has not converged or log p(x) is estimated too low."
+)
+SMALL_NOTE = f"{SMALL.strip()}: smaller than its own error."
+OWNLESS_NOTE = (
+    "own family -: the run's own posterior is not among the families that were optimised locally, "
+    "so there are no gaps."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``.
+
+    ``log_px_by`` says what log p(x) is made of, ``ways`` in which ways; ``converged`` by family,
+    per cent of the data.
+    """
+
+    key: Mapping[str, str]
+    numbers: Mapping[str, Number]
+    log_px_by: str
+    ways: Sequence[str]
+    converged: Mapping[str, int]
+
+
+def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2) -> list[Line]:
+    """One line a configuration, split and search: means over its runs.
+
+    Args:
+        measured: out of ``measure``.
+        runs: theirs alone of the table ``runs``, perhaps out of ``over_training``.
+        digits: decimals shown at most.
+    """
+    described = runs.set_index("id")
+    labels = _settings(runs)
+    shown = (*SHOWN, *(name for name in ("trained run", "epoch") if name in runs))
+    groups: dict[tuple[Hashable, ...], list[Measured]] = {}
+    for entry in measured:
+        about = described.loc[entry.run]
+        row = (*about[list(shown)], about["hash"], entry.search, entry.split)
+        groups.setdefault(row, []).append(entry)
+    lines = []
+    for row, entries in sorted(groups.items()):
+        key = dict(zip((*shown, "hash", "optimisation", "split"), map(str, row), strict=True))
+        key |= {"settings": labels[entries[0].run], "own family": entries[0].own or "-"}
+        key |= {"runs": str(len(entries))}
+        key |= {"data": _span([len(entry.log_px.reliable) for entry in entries])}
+        checksums = described.loc[[entry.run for entry in entries], "data_checksum"]
+        numbers = _numbers(entries, checksums.nunique() == 1, digits)
+        ways = sorted({entry.log_px.way for entry in entries})
+        by = f"{' and '.join(ways)}: {shares_in_words(_shares(entries))}"
+        lines.append(Line(key, numbers, by, ways, _converged(entries)))
+    return lines
+
+
+def _settings(runs: pd.DataFrame) -> dict[str, str]:
+    """By run id, in what its configuration (or its trained run's) differs from others alike."""
+    method = "trained run" if "trained run" in runs else "hash"
+    labels = configuration_labels(runs, SHOWN, method)
+    return {run: labels[name] for run, name in zip(runs["id"], runs[method], strict=True)}
+
+
+def _numbers(entries: Sequence[Measured], same_data: bool, digits: int) -> dict[str, Number]:
+    """By name, each the mean over the runs that have it; gaps that say little are marked."""
+    doubt = mark(np.concatenate([entry.log_px.reliable for entry in entries]))
+
+    def number(mean: Mean, note: str = "") -> Number:
+        few = "" if mean.num_runs == len(entries) else f" (n={mean.num_runs})"
+        return Number.of(mean, digits, few + note)
+
+    log_px = mean_of([entry.log_px.values for entry in entries], same_data=same_data)
+    numbers = {"log_px": number(log_px, doubt)}
+    for name, found in _by_name([entry.values for entry in entries]).items():
+        mean = mean_of(found, same_data=same_data)
+        doubtful = doubt if name in (APPROXIMATION, INFERENCE) else ""
+        numbers[name] = number(mean, (_remark(mean) if name in GAPS else "") + doubtful)
+    widths = _by_name([{judge.by: judge for judge in entry.judgements} for entry in entries])
+    for method, judges in widths.items():
+        doubtful = mark(np.concatenate([judge.reliable for judge in judges]))
+        mean = mean_of([judge.width for judge in judges], same_data=False)
+        numbers[f"width ({method.label})"] = number(mean, doubtful)
+    for name, found in _by_name([entry.judged for entry in entries]).items():
+        judges = [entry.judgements[0] for entry in entries if name in entry.judged]
+        width = mean_of([judge.width for judge in judges], same_data=False)
+        above = mean_of(found, same_data=same_data).plus(width)
+        doubtful = mark(np.concatenate([judge.reliable for judge in judges]))
+        numbers[name + AT_MOST] = number(above, doubtful)
+    return numbers
+
+
+def _by_name(entries: Sequence[Mapping[K, V]]) -> dict[K, list[V]]:
+    found: dict[K, list[V]] = {}
+    for entry in entries:
+        for name, value in entry.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _remark(gap: Mean) -> str:
+    if gap.standard_error is None:
+        return ""
+    if gap.mean + gap.reach * gap.standard_error < 0:
+        return NEGATIVE
+    return SMALL if abs(gap.mean) < gap.standard_error else ""
+
+
+def _span(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _shares(entries: Sequence[Measured]) -> dict[str, float]:
+    """What log p(x) is made of: by label, the mean share over all data of all runs."""
+    shares: dict[str, float] = defaultdict(float)
+    size = sum(len(entry.log_px.reliable) for entry in entries)
+    for entry in entries:
+        for method, share in entry.log_px.shares.items():
+            shares[method.label] += float(np.nansum(share)) / size
+    return shares
+
+
+def shares_in_words(shares: Mapping[str, float]) -> str:
+    """``AIS-100x500 87 %, IWAE-5000 13 %``; what has no share is left out."""
+    ordered = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {percent(100 * share)} %" for name, share in ordered if share > 0)
+
+
+def _converged(entries: Sequence[Measured]) -> dict[str, int]:
+    """By family, per cent of all data of all runs; rounded down, so that 100 says all."""
+    pooled: dict[str, list[bool]] = defaultdict(list)
+    for entry in entries:
+        for family, ended in entry.converged.items():
+            pooled[family] += ended
+    return {family: 100 * sum(of) // len(of) for family, of in sorted(pooled.items()) if of}
+
+
+def gap_table(
+    lines: Sequence[Line],
+    runs: pd.DataFrame,
+    boundless: Sequence[str] = (),
+    *,
+    with_hash: bool = False,
+) -> Table:
+    """One row a line.
+
+    Args:
+        lines: out of ``summarise``.
+        runs: theirs alone of the table ``runs``.
+        boundless: out of ``without_bound``, for the caption.
+        with_hash: add the configuration's hash, for programs.
+    """
+    numbers = _columns(lines)
+    described = ["trained run", "epoch", "own family", "optimisation", "split", "runs", "data"]
+    described = [*SHOWN, "settings", *(["hash"] if with_hash else []), *described]
+    first, none = lines[0].key, Number(None, None, 0)
+    described = [name for name in described if name in first]
+    if not any(line.key["settings"] for line in lines):
+        described.remove("settings")
+    all_converged = all(percent == 100 for line in lines for percent in line.converged.values())
+    rows: list[list[Cell]] = [
+        [
+            *(Text(line.key[name]) for name in described),
+            *(line.numbers.get(name, none) for name in numbers),
+            *([] if all_converged else [Text(_converged_in_words(line))]),
+            Text(line.log_px_by),
+        ]
+        for line in lines
+    ]
+    pretty = PRETTY | {"elbo": "L[q]"}
+    headings = [Heading(pretty.get(name, name)) for name in described]
+    headings += [Heading(pretty.get(name, name), True) for name in numbers]
+    headings += [] if all_converged else [Heading("converged")]
+    headings.append(Heading("log p(x) by"))
+    notes = [] if all_converged else [CONVERGED_NOTE]
+    notes += [f"{boundless_note(boundless)}."] if boundless else []
+    return Table(headings, rows, (*CAPTION, *_notes(lines), *notes, *status_note(runs)))
+
+
+def _columns(lines: Sequence[Line]) -> list[str]:
+    """The names of all numbers, in the order of columns."""
+    names = list(dict.fromkeys(name for line in lines for name in line.numbers))
+    optima = sorted(name for name in names if name.startswith("L[q*"))
+    gaps = [name for gap in GAPS for name in (gap, gap + AT_MOST) if name in (*GAPS, *names)]
+    return ["log_px", *optima, "elbo", *gaps, *sorted(n for n in names if n.startswith("width"))]
+
+
+def _notes(lines: Sequence[Line]) -> list[str]:
+    """What the caption says of ways, marks and columns that are there."""
+    names = {name for line in lines for name in line.numbers}
+    marks = "".join(number.note for line in lines for number in line.numbers.values())
+    notes = [CAPTIONS[way] for way in sorted({way for line in lines for way in line.ways})]
+    conditions = {
+        WIDTH_NOTE: any(name.startswith("width") for name in names),
+        AT_MOST_NOTE: any(name.endswith(AT_MOST) for name in names),
+        NEGATIVE_NOTE: NEGATIVE in marks,
+        SMALL_NOTE: SMALL in marks,
+        NOTE: MARK in marks,
+        OWNLESS_NOTE: any(line.key["own family"] == "-" for line in lines),
+    }
+    return notes + [note for note, is_due in conditions.items() if is_due]
+
+
+def _converged_in_words(line: Line) -> str:
+    """``AF 64 %, FFG 100 %``; a dash where it is not known."""
+    return ", ".join(f"{family} {of} %" for family, of in line.converged.items()) or "-"
