@@ -47,6 +47,11 @@ def optimise_locally(session: Session, interruption: Interruption, epoch: int) -
     plan = session.built.local
     assert plan is not None
     session.built.vae.requires_grad_(False)
+    if not any(family.is_own for family in plan.families):
+        session.console.warn(
+            "the run's own posterior is not among local_optimisation.families, because "
+            "local_optimisation.own is false: there will be no gaps"
+        )
     rows = [row for row in session.folder.estimates.read() if row.phase == PHASE]
     splits = session.config.evaluation.splits
     for family in plan.families:

@@ -101,6 +101,9 @@ def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]
 def own_family(config: Mapping[str, Any]) -> str | None:
     """Label of the run's own family among those it optimises locally; None: it is not there."""
     posterior, options = config["posterior"], config.get(LOCAL) or {}
+    if "own" in options:
+        return options["own"] or None
+    # Runs of before the label was noted: the family with the same options.
     families = options.get("families") or {posterior["name"]: posterior}
     return next((label for label, node in families.items() if node == posterior), None)
 

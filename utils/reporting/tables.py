@@ -124,8 +124,8 @@ class Number(Cell):
         )
 
     def rounded(self, decimals: int | None = None) -> str:
-        """The mean as it is shown, or with so many decimals."""
-        return f"{self.mean:.{self.decimals if decimals is None else decimals}f}"
+        """The mean as it is shown, or with so many decimals; never as -0."""
+        return f"{self.mean:z.{self.decimals if decimals is None else decimals}f}"
 
     def _rounded_error(self) -> str:
         """The error as it is shown; one that is not zero is never shown as zero."""
