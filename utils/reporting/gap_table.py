@@ -11,20 +11,20 @@ import numpy as np
 import pandas as pd
 
 from utils.reporting.gap_estimates import boundless_note
-from utils.reporting.gaps import APPROXIMATION, GAPS, INFERENCE, Measured
+from utils.reporting.gaps import APPROXIMATION, GAPS, INFERENCE, Judgement, Measured
 from utils.reporting.labels import configuration_labels
 from utils.reporting.log_px import CAPTIONS
 from utils.reporting.queries import status_note
 from utils.reporting.reliability import MARK, NOTE, mark, percent
-from utils.reporting.statistics import Mean, mean_of
+from utils.reporting.statistics import Mean, Values, mean_of
 from utils.reporting.summary import ERRORS, PRETTY, SHOWN
 from utils.reporting.tables import Cell, Heading, Number, Table, Text
+from utils.results.methods import Method
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 NEGATIVE, SMALL = " !", " ?"
-AT_MOST = " at most"
 
 CAPTION = (
     ERRORS + " That of a gap is of the data's own differences.",
@@ -57,14 +57,19 @@ OWNLESS_NOTE = (
 
 @dataclass(frozen=True)
 class Line:
-    """One row: ``key`` says of what by column, ``numbers`` are by the names of ``Measured``.
+    """One row: ``key`` says of what by column.
 
+    ``numbers`` are ``log_px``, ``elbo`` and the gaps by name, ``optima`` L[q*] by family,
+    ``above`` bounds of gaps from above, ``widths`` those of bidirectional Monte Carlo.
     ``log_px_by`` says what log p(x) is made of, ``ways`` in which ways; ``converged`` by family,
     per cent of the data.
     """
 
     key: Mapping[str, str]
     numbers: Mapping[str, Number]
+    optima: Mapping[str, Number]
+    above: Mapping[str, Number]
+    widths: Mapping[Method, Number]
     log_px_by: str
     ways: Sequence[str]
     converged: Mapping[str, int]
@@ -93,10 +98,20 @@ def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2)
         key |= {"runs": str(len(entries))}
         key |= {"data": _span([len(entry.log_px.reliable) for entry in entries])}
         checksums = described.loc[[entry.run for entry in entries], "data_checksum"]
-        numbers = _numbers(entries, checksums.nunique() == 1, digits)
+        numbers = _Numbers(entries, checksums.nunique() == 1, digits)
         ways = sorted({entry.log_px.way for entry in entries})
-        by = f"{' and '.join(ways)}: {shares_in_words(_shares(entries))}"
-        lines.append(Line(key, numbers, by, ways, _converged(entries)))
+        lines.append(
+            Line(
+                key,
+                numbers.named(),
+                numbers.optima(),
+                numbers.above(),
+                numbers.widths(),
+                f"{' and '.join(ways)}: {shares_in_words(_shares(entries))}",
+                ways,
+                _converged(entries),
+            )
+        )
     return lines
 
 
@@ -107,32 +122,56 @@ def _settings(runs: pd.DataFrame) -> dict[str, str]:
     return {run: labels[name] for run, name in zip(runs["id"], runs[method], strict=True)}
 
 
-def _numbers(entries: Sequence[Measured], same_data: bool, digits: int) -> dict[str, Number]:
-    """By name, each the mean over the runs that have it; gaps that say little are marked."""
-    doubt = mark(np.concatenate([entry.log_px.reliable for entry in entries]))
+class _Numbers:
+    """The numbers of one line: each the mean over the runs that have it."""
 
-    def number(mean: Mean, note: str = "") -> Number:
-        few = "" if mean.num_runs == len(entries) else f" (n={mean.num_runs})"
-        return Number.of(mean, digits, few + note)
+    def __init__(self, entries: Sequence[Measured], same_data: bool, digits: int) -> None:
+        self._entries, self._same_data, self._digits = entries, same_data, digits
 
-    log_px = mean_of([entry.log_px.values for entry in entries], same_data=same_data)
-    numbers = {"log_px": number(log_px, doubt)}
-    for name, found in _by_name([entry.values for entry in entries]).items():
-        mean = mean_of(found, same_data=same_data)
-        doubtful = doubt if name in (APPROXIMATION, INFERENCE) else ""
-        numbers[name] = number(mean, (_remark(mean) if name in GAPS else "") + doubtful)
-    widths = _by_name([{judge.by: judge for judge in entry.judgements} for entry in entries])
-    for method, judges in widths.items():
-        doubtful = mark(np.concatenate([judge.reliable for judge in judges]))
-        mean = mean_of([judge.width for judge in judges], same_data=False)
-        numbers[f"width ({method.label})"] = number(mean, doubtful)
-    for name, found in _by_name([entry.judged for entry in entries]).items():
-        judges = [entry.judgements[0] for entry in entries if name in entry.judged]
-        width = mean_of([judge.width for judge in judges], same_data=False)
-        above = mean_of(found, same_data=same_data).plus(width)
-        doubtful = mark(np.concatenate([judge.reliable for judge in judges]))
-        numbers[name + AT_MOST] = number(above, doubtful)
-    return numbers
+    def named(self) -> dict[str, Number]:
+        """``log_px``, ``elbo`` and the gaps; those that say little are marked."""
+        doubt = mark(np.concatenate([entry.log_px.reliable for entry in self._entries]))
+        log_px = self._mean([entry.log_px.values for entry in self._entries])
+        numbers = {"log_px": self._number(log_px, doubt)}
+        for name, found in _by_name([entry.values for entry in self._entries]).items():
+            mean = self._mean(found)
+            note = _remark(mean) if name in GAPS else ""
+            note += doubt if name in (APPROXIMATION, INFERENCE) else ""
+            numbers[name] = self._number(mean, note)
+        return numbers
+
+    def optima(self) -> dict[str, Number]:
+        """L[q*] by family."""
+        found = _by_name([entry.optima for entry in self._entries])
+        return {family: self._number(self._mean(values)) for family, values in found.items()}
+
+    def above(self) -> dict[str, Number]:
+        """Bounds of gaps from above: to the estimator that a width judges, plus that width."""
+        numbers = {}
+        for gap, found in _by_name([entry.judged for entry in self._entries]).items():
+            judgements = [entry.judgements[0] for entry in self._entries if gap in entry.judged]
+            width, doubt = _width(judgements)
+            numbers[gap] = self._number(self._mean(found).plus(width), doubt)
+        return numbers
+
+    def widths(self) -> dict[Method, Number]:
+        """Of bidirectional Monte Carlo, each run on data of its own."""
+        entries = [{of.by: of for of in entry.judgements} for entry in self._entries]
+        found = _by_name(entries).items()
+        return {method: self._number(*_width(judgements)) for method, judgements in found}
+
+    def _mean(self, found: Sequence[Values]) -> Mean:
+        return mean_of(found, same_data=self._same_data)
+
+    def _number(self, mean: Mean, note: str = "") -> Number:
+        few = "" if mean.num_runs == len(self._entries) else f" (n={mean.num_runs})"
+        return Number.of(mean, self._digits, few + note)
+
+
+def _width(judgements: Sequence[Judgement]) -> tuple[Mean, str]:
+    """Mean width, and the mark of data whose width cannot be believed."""
+    doubt = mark(np.concatenate([judgement.reliable for judgement in judgements]))
+    return mean_of([judgement.width for judgement in judgements], same_data=False), doubt
 
 
 def _by_name(entries: Sequence[Mapping[K, V]]) -> dict[K, list[V]]:
@@ -196,49 +235,55 @@ def gap_table(
         boundless: out of ``without_bound``, for the caption.
         with_hash: add the configuration's hash, for programs.
     """
-    numbers = _columns(lines)
     described = ["trained run", "epoch", "own family", "optimisation", "split", "runs", "data"]
     described = [*SHOWN, "settings", *(["hash"] if with_hash else []), *described]
-    first, none = lines[0].key, Number(None, None, 0)
-    described = [name for name in described if name in first]
+    described = [name for name in described if name in lines[0].key]
     if not any(line.key["settings"] for line in lines):
         described.remove("settings")
-    all_converged = all(percent == 100 for line in lines for percent in line.converged.values())
-    rows: list[list[Cell]] = [
-        [
-            *(Text(line.key[name]) for name in described),
-            *(line.numbers.get(name, none) for name in numbers),
-            *([] if all_converged else [Text(_converged_in_words(line))]),
-            Text(line.log_px_by),
-        ]
-        for line in lines
+    columns: list[tuple[Heading, list[Cell]]] = [
+        (Heading(PRETTY.get(name, name)), [Text(line.key[name]) for line in lines])
+        for name in described
     ]
-    pretty = PRETTY | {"elbo": "L[q]"}
-    headings = [Heading(pretty.get(name, name)) for name in described]
-    headings += [Heading(pretty.get(name, name), True) for name in numbers]
-    headings += [] if all_converged else [Heading("converged")]
-    headings.append(Heading("log p(x) by"))
-    notes = [] if all_converged else [CONVERGED_NOTE]
+    columns += [
+        (Heading(label, True), list(numbers)) for label, numbers in _columns(lines).items()
+    ]
+    notes = _notes(lines)
+    if not all(percent == 100 for line in lines for percent in line.converged.values()):
+        notes.append(CONVERGED_NOTE)
+        columns.append((Heading("converged"), [Text(_converged_in_words(of)) for of in lines]))
+    columns.append((Heading("log p(x) by"), [Text(line.log_px_by) for line in lines]))
     notes += [f"{boundless_note(boundless)}."] if boundless else []
-    return Table(headings, rows, (*CAPTION, *_notes(lines), *notes, *status_note(runs)))
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    headings = [heading for heading, _ in columns]
+    return Table(headings, rows, (*CAPTION, *notes, *status_note(runs)))
 
 
-def _columns(lines: Sequence[Line]) -> list[str]:
-    """The names of all numbers, in the order of columns."""
-    names = list(dict.fromkeys(name for line in lines for name in line.numbers))
-    optima = sorted(name for name in names if name.startswith("L[q*"))
-    gaps = [name for gap in GAPS for name in (gap, gap + AT_MOST) if name in (*GAPS, *names)]
-    return ["log_px", *optima, "elbo", *gaps, *sorted(n for n in names if n.startswith("width"))]
+def _columns(lines: Sequence[Line]) -> dict[str, list[Number]]:
+    """By heading, the numbers of all lines; a dash where a line has none."""
+    none = Number(None, None, 0)
+    families = sorted({family for line in lines for family in line.optima})
+    methods = {method for line in lines for method in line.widths}
+    columns = {"log p(x)": [line.numbers["log_px"] for line in lines]}
+    for family in families:
+        columns[f"L[q*_{family}]"] = [line.optima.get(family, none) for line in lines]
+    columns["L[q]"] = [line.numbers.get("elbo", none) for line in lines]
+    for gap in GAPS:
+        columns[gap] = [line.numbers.get(gap, none) for line in lines]
+        if any(gap in line.above for line in lines):
+            columns[f"{gap} at most"] = [line.above.get(gap, none) for line in lines]
+    for method in sorted(methods, key=lambda method: method.order):
+        columns[f"width ({method.label})"] = [line.widths.get(method, none) for line in lines]
+    return columns
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:
     """What the caption says of ways, marks and columns that are there."""
-    names = {name for line in lines for name in line.numbers}
-    marks = "".join(number.note for line in lines for number in line.numbers.values())
+    mappings = [m for line in lines for m in (line.numbers, line.above, line.widths)]
+    marks = "".join(number.note for numbers in mappings for number in numbers.values())
     notes = [CAPTIONS[way] for way in sorted({way for line in lines for way in line.ways})]
     conditions = {
-        WIDTH_NOTE: any(name.startswith("width") for name in names),
-        AT_MOST_NOTE: any(name.endswith(AT_MOST) for name in names),
+        WIDTH_NOTE: any(line.widths for line in lines),
+        AT_MOST_NOTE: any(line.above for line in lines),
         NEGATIVE_NOTE: NEGATIVE in marks,
         SMALL_NOTE: SMALL in marks,
         NOTE: MARK in marks,

@@ -48,27 +48,23 @@ class Judgement(NamedTuple):
 class Measured:
     """One run's numbers on one split, with the q* of one search.
 
-    ``own`` labels the run's own family, where that was optimised. ``values`` by name: ``elbo``
-    (L[q]), ``L[q*_FAMILY]`` and the gaps, all of the same data, those of ``log_px``.
-    ``judged`` are the gaps to the lower bound of the first of ``judgements``: with its width they
-    are bounds from above. ``converged``: by family, whether the search of each of these data
-    ended by its own rule, where that is known.
+    ``own`` labels the run's own family, where that was optimised. ``optima`` are L[q*] by family;
+    ``values`` are ``elbo`` (L[q]) and the gaps by name; all are of the same data, those of
+    ``log_px``. ``judged`` are the gaps to the lower bound of the first of ``judgements``: with its
+    width they are bounds from above. ``converged``: by family, whether the search of each of these
+    data ended by its own rule, where that is known.
     """
 
     run: str
     split: str
     search: str
     own: str | None
+    optima: Mapping[str, Values]
     values: Mapping[str, Values]
     log_px: LogPx
     judgements: Sequence[Judgement]
     judged: Mapping[str, Values]
     converged: Mapping[str, Sequence[bool]]
-
-
-def optimum(family: str) -> str:
-    """What the best bound within a family is called."""
-    return f"L[q*_{family}]"
 
 
 def measure(
@@ -103,55 +99,66 @@ def measure(
     rows = dict(iter(estimates.groupby(["run", "split"])))
     configs = dict(zip(runs["id"], runs["config"], strict=True))
     measured = []
-    for place, families in _by_search(choose(bounds, "split", splits)).items():
+    for place, optima in _by_search(choose(bounds, "split", splits)).items():
         run, split, _ = place
         own = own_family(configs[run])
-        numbers = {optimum(family): values for family, values in families.items()}
-        numbers |= _amortised_bound(rows[run, split])
-        log_px = log_px_of(rows[run, split], convention, combine)
+        known = _Known(
+            own if own in optima else None,
+            optima,
+            _amortised_bound(rows[run, split]),
+            log_px_of(rows[run, split], convention, combine),
+        )
         judgements = _judgements(rows.get((run, SIMULATED)), rows[run, split])
-        own = own if own in families else None
-        measured.append(_measured(place, own, numbers, log_px, judgements, ends.get(place, {})))
+        measured.append(_measured(place, known.common(), judgements, ends.get(place, {})))
     return measured
 
 
+class _Known(NamedTuple):
+    """What gaps are made of."""
+
+    own: str | None
+    optima: Mapping[str, Values]
+    elbo: Values | None
+    log_px: LogPx
+
+    def common(self) -> _Known:
+        """The same of the data that all numbers are of; NaN is such a number."""
+        data = self.log_px.values.data
+        for values in (*self.optima.values(), *([] if self.elbo is None else [self.elbo])):
+            data = np.intersect1d(data, values.data)
+        optima = {family: values.of(data) for family, values in self.optima.items()}
+        elbo = None if self.elbo is None else self.elbo.of(data)
+        return _Known(self.own, optima, elbo, self.log_px.of(data))
+
+    def gaps(self, log_px: Values) -> dict[str, Values]:
+        """Those of which both ends are known."""
+        if self.own is None:
+            return {}
+        best = self.optima[self.own]
+        gaps = {APPROXIMATION: log_px.minus(best)}
+        if self.elbo is not None:
+            gaps |= {AMORTISATION: best.minus(self.elbo), INFERENCE: log_px.minus(self.elbo)}
+        return gaps
+
+
 def _measured(
-    place: Place,
-    own: str | None,
-    numbers: Mapping[str, Values],
-    log_px: LogPx,
-    judgements: Sequence[Judgement],
-    ends: Mapping[str, Values],
+    place: Place, known: _Known, judgements: Sequence[Judgement], ends: Mapping[str, Values]
 ) -> Measured:
-    """All of the data that all numbers are of; NaN is such a number."""
-    data = log_px.values.data
-    for values in numbers.values():
-        data = np.intersect1d(data, values.data)
-    numbers = {name: values.of(data) for name, values in numbers.items()}
-    log_px = log_px.of(data)
-    judged = {}
-    if judgements and log_px.way != EXACT:
-        judged = _gaps(judgements[0].lower or log_px.values, numbers, own)
+    log_px, judged = known.log_px.values, {}
+    if judgements and known.log_px.way != EXACT:
+        judged = known.gaps(judgements[0].lower or log_px)
+        judged.pop(AMORTISATION, None)  # does not end at log p(x)
+    elbo = {} if known.elbo is None else {"elbo": known.elbo}
     return Measured(
         *place,
-        own,
-        {**numbers, **_gaps(log_px.values, numbers, own)},
-        log_px,
+        known.own,
+        known.optima,
+        elbo | known.gaps(log_px),
+        known.log_px,
         judgements,
-        {name: values for name, values in judged.items() if name != AMORTISATION},
-        {family: (of.of(data).value == 1).tolist() for family, of in ends.items()},
+        judged,
+        {family: (of.of(log_px.data).value == 1).tolist() for family, of in ends.items()},
     )
-
-
-def _gaps(log_px: Values, numbers: Mapping[str, Values], own: str | None) -> dict[str, Values]:
-    """Those of which both ends are known."""
-    if own is None:
-        return {}
-    best, elbo = numbers[optimum(own)], numbers.get("elbo")
-    gaps = {APPROXIMATION: log_px.minus(best)}
-    if elbo is not None:
-        gaps |= {AMORTISATION: best.minus(elbo), INFERENCE: log_px.minus(elbo)}
-    return gaps
 
 
 def _by_search(local: pd.DataFrame) -> dict[Place, dict[str, Values]]:
@@ -163,13 +170,13 @@ def _by_search(local: pd.DataFrame) -> dict[Place, dict[str, Values]]:
     return found
 
 
-def _amortised_bound(rows: pd.DataFrame) -> dict[str, Values]:
-    """L[q] from the estimator with the most samples; nothing where there is none."""
+def _amortised_bound(rows: pd.DataFrame) -> Values | None:
+    """L[q] from the estimator with the most samples."""
     bounds = by_method(rows[(rows["phase"] == ESTIMATE) & (rows["name"] == "elbo")])
     if not bounds:
-        return {}
+        return None
     most = max(bounds, key=lambda method: method.options.get("num_samples", 0))
-    return {"elbo": values_of(bounds[most])}
+    return values_of(bounds[most])
 
 
 def _judgements(simulated: pd.DataFrame | None, rows: pd.DataFrame) -> list[Judgement]:
