@@ -103,7 +103,8 @@ def make_table(arguments: argparse.Namespace) -> None:
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         _say("\n".join(table.caption))
-    if left_out := sorted(set(present) - set(names)):
+    inner = ("reliable", *reliability.HALVES, *reliability.RELIABLE_HALVES)
+    if left_out := sorted(set(present) - {*names, *inner}):
         _say(f"not shown: {', '.join(left_out)} (-name)")
 
 

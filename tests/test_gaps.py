@@ -501,6 +501,10 @@ def test_gaps_have_a_bound_from_above_by_bidirectional_monte_carlo(
         statistics.mean((3, 3, 2, 4)) + 0.5
     )
     assert "amortisation gap at most" not in row
+    # by the largest estimates of log p(x) the inference gap is 3.5 already
+    narrow = {"estimate/BDMC-100x500/simulated/width": (-0.1, 0.1)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **narrow})
+    assert float(table(tmp_path, capsys)[0]["inference gap at most"]) == pytest.approx(3.5)
     exact = {"estimate/exact/test/log_px": (-91.5, -79.5, -85.5, -96.5)}
     add_run(tmp_path, "bbb", {**ESTIMATED, **OPTIMISED, **width, **exact})
     known = table(tmp_path, capsys)[1]

@@ -38,7 +38,8 @@ WIDTH_NOTE = (
 )
 AT_MOST_NOTE = (
     "at most: the gap to the lower bound of annealed importance sampling, plus the width of "
-    "bidirectional Monte Carlo with the same settings: log p(x) may be higher than its estimates."
+    "bidirectional Monte Carlo with the same settings, for log p(x) may be higher than its "
+    "estimates; not less than the gap itself."
 )
 CONVERGED_NOTE = (
     "converged: share of the data, rounded down, whose local optimisation ended by its own rule; "
@@ -146,12 +147,17 @@ class _Numbers:
         return {family: self._number(self._mean(values)) for family, values in found.items()}
 
     def above(self) -> dict[str, Number]:
-        """Bounds of gaps from above: to the estimator that a width judges, plus that width."""
+        """Bounds of gaps from above: to the estimator that a width judges, plus that width.
+
+        Noise may put one below the gap itself, which then is the bound.
+        """
         numbers = {}
         for gap, found in _by_name([entry.judged for entry in self._entries]).items():
-            judgements = [entry.judgements[0] for entry in self._entries if gap in entry.judged]
-            width, doubt = _width(judgements)
-            numbers[gap] = self._number(self._mean(found).plus(width), doubt)
+            entries = [entry for entry in self._entries if gap in entry.judged]
+            width, doubt = _width([entry.judgements[0] for entry in entries])
+            above = self._mean(found).plus(width)
+            least = self._mean([entry.values[gap] for entry in entries]).mean
+            numbers[gap] = self._number(above._replace(mean=max(above.mean, least)), doubt)
         return numbers
 
     def widths(self) -> dict[Method, Number]:

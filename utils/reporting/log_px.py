@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from utils.reporting.queries import by_method
-from utils.reporting.reliability import is_reliable
+from utils.reporting.reliability import HALVES, RELIABLE_HALVES, is_reliable
 from utils.reporting.statistics import Values
 from utils.results.methods import Method
 
 Convention = Literal["combined", "max"]
 EXACT = "exact"  # the estimator that makes no error
-HALVES = ("log_px_a", "log_px_b")
-RELIABLE_HALVES = ("reliable_a", "reliable_b")
 NAMES = ("log_px", *HALVES, *RELIABLE_HALVES)
 
 CAPTIONS = {

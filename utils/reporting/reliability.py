@@ -11,6 +11,8 @@ import pandas as pd
 from utils.results.methods import Method
 
 MARK = "†"
+HALVES = ("log_px_a", "log_px_b")  # log p(x) by two independent halves of the draws
+RELIABLE_HALVES = ("reliable_a", "reliable_b")
 ABOUT = ("reliable", "ess", "k_hat")  # what an estimator says of its own log p(x)
 MARKED = ("log_px", "upper", "width")  # what that is said of
 LARGEST_K_HAT = 0.7
