@@ -240,6 +240,17 @@ def test_estimator_missing_in_some_runs_is_counted(
     assert (row["ELBO (IWAE-20)"], row["runs"]) == ("-70.00 ± 0.65 (n=1)", "3")
 
 
+def test_rows_are_of_runs_that_have_what_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, "aaa", 0, {"log_px IWAE-100": -80.0})
+    add_run(tmp_path, "bbb", 0, {"elbo IWAE-100": -81.0})
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "-name", "elbo") == 0
+    (row,) = rows_of(capsys.readouterr().out)
+    assert row["ELBO (IWAE-100)"] == "-81.00 ± 0.65"
+
+
 def test_different_numbers_of_data_are_told(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,10 +66,11 @@ def estimate_table(
     quantities = sorted(_by_quantity(shown), key=_order)
     keys: list[dict[str, str]] = []
     numbers: list[list[Number]] = []
-    for key, group in estimates.groupby(list(ROW)):
-        num_runs = group["run"].nunique()
+    groups = dict(iter(estimates.groupby(list(ROW))))
+    for key, of in shown.groupby(list(ROW)):
+        num_runs = of["run"].nunique()
         keys.append(dict(zip(ROW, map(str, key), strict=True)) | {"runs": str(num_runs)})
-        found = by_method(group)
+        found = by_method(groups[key])
         numbers.append(
             [_number(found.get(by), name, by, num_runs, digits) for name, by in quantities]
         )
