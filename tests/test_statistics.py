@@ -145,8 +145,9 @@ def test_coverage_of_several_seeds_on_the_same_data(
     check(coverage(0.5, replicate))
 
 
-@pytest.mark.parametrize("num_runs", [1, 2, 3, 10])
-@pytest.mark.parametrize("of_run", [0.0, 0.05])
+@pytest.mark.parametrize(
+    ("num_runs", "of_run"), [(1, 0.0), *((n, s) for n in (2, 3, 10) for s in (0.0, 0.05))]
+)
 def test_coverage_of_widths_of_data_that_each_seed_simulates(num_runs: int, of_run: float) -> None:
     """Widths of BDMC: skewed over data, with an error of their own, less than 0 now and then."""
     num_data, monte_carlo = 20, 0.2
