@@ -29,7 +29,10 @@ NEEDED: dict[str, dict[str, Any]] = {  # for options without a default, or with 
     "avo": {"base_weight": 1.0},
     "ais": {"num_distributions": 20},
     "bdmc": {"num_distributions": 20},
-    "max": {"of": [{"name": "importance", "num_samples": n} for n in (100, 200)]},
+    **{
+        name: {"of": [{"name": "importance", "num_samples": n} for n in (100, 200)]}
+        for name in ("combined", "max")
+    },
     "linear": {"epochs": 5},
     "cyclical": {"period": 4},
     "multi_step": {"milestones": [2, 4]},
