@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from estimators.protocol import Estimator
+from experiments.families import with_own_family
 from experiments.schema import RunConfig
 from models.generative import GenerativeModel
 from models.local import LocalSettings
@@ -143,6 +144,11 @@ def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: En
         raise BuildError(f"`encoder`: {name} has no x to encode; take {{name: constant}}")
 
 
+def settle_families(config: RunConfig) -> RunConfig:
+    """``with_own_family``. Raises BuildError where its label stands for another family."""
+    return _build("local_optimisation", with_own_family, config=config)
+
+
 def _estimators(
     section: str, nodes: Sequence[Node], model: GenerativeModel, compile_step: bool
 ) -> list[Estimator]:
@@ -158,18 +164,18 @@ def _estimators(
 def _local_plan(
     config: RunConfig, model: GenerativeModel, compile_step: bool, sizes: Mapping[str, int]
 ) -> LocalPlan:
-    options = config.local_optimisation
+    options = settle_families(config).local_optimisation
     section = "local_optimisation.estimator"
     (estimator,) = _estimators(section, [options.estimator], model, compile_step)
     if not estimator.measures_posterior:
         raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
     families = []
-    for label, node in (options.families or {config.posterior.name: config.posterior}).items():
+    for label, node in options.families.items():
         stream = derive(config.seed, "family", label)
         with isolated(stream), MemoryBudget(physical_memory()):
             place = f"local_optimisation.families.{label}"
             posterior = _build(place, node.build, **sizes)
-        families.append(Family(label, posterior, node == config.posterior))
+        families.append(Family(label, posterior, label == options.own))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:
         raise BuildError("`local_optimisation.loss.warmup`: local optimisation has no epochs")

@@ -15,6 +15,7 @@ from experiments.build import Built
 from utils.registry import REQUIRED, Option, Registry
 from utils.resolved import flow
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.records import Estimate, RunRecord
 from utils.types import LARGEST
 
@@ -101,15 +102,14 @@ def summary(record: RunRecord, folder: Path) -> str:
 
 
 def _means(rows: Sequence[Estimate]) -> Iterator[str]:
-    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, Method, str], list[float]] = defaultdict(list)
     for row in rows:
         if row.name in SHOWN:
-            groups[row.split, row.estimator, row.name].append(row.value)
-    for (split, estimator, name), values in groups.items():
+            groups[row.split, row.method, row.name].append(row.value)
+    for (split, method, name), values in groups.items():
         count = len(values)
         error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
         mean = math.fsum(values) / count
-        yield (
-            f"  {split} ({count} data points): {SHOWN[name]} by {estimator} "
-            f"{mean:.3f} ± {error:.3f}"
-        )
+        spread = f" ± {error:.3f}" if math.isfinite(error) else ""
+        data = "data point" if count == 1 else "data points"
+        yield f"  {split} ({count} {data}): {SHOWN[name]} by {method.label} {mean:.3f}{spread}"

@@ -18,7 +18,7 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments import phases, provenance, weights
+from experiments import families, phases, provenance, weights
 from experiments.build import (
     BuildError,
     Built,
@@ -27,6 +27,7 @@ from experiments.build import (
     load_data,
     make_dataset,
     pick_device,
+    settle_families,
 )
 from experiments.schema import SCIENCE, RunConfig
 from experiments.session import Session
@@ -85,9 +86,13 @@ def identify(config: RunConfig, results: Path) -> Identified:
     """
     if config.initialise is not None:
         config = replace(config, initialise=weights.settle(config.initialise, results))
+    config = settle_families(config)
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
     science = {name: plain[name] for name in plain if name in sections}
+    if families.PHASE in science:
+        options = science[families.PHASE]
+        science[families.PHASE] = families.science_of(options, science["posterior"])
     if config.initialise is not None:  # of the same seed: then all seeds are one configuration
         run = config.initialise.run.removesuffix(f"-s{config.seed}")
         science["initialise"] = science["initialise"] | {"run": run}

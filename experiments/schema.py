@@ -106,9 +106,10 @@ class Training:
 class LocalOptimisation:
     """The best bound L[q*] of each datum, for one or several variational families.
 
-    ``families`` maps a label to a posterior; without any, the run's own posterior is the only one.
-    The data are those of ``evaluation``. ``loss`` (null: the setting's) is optimised,
-    ``estimator`` measures the optimum with fresh samples.
+    ``families`` maps a label to a posterior. The run's own posterior is one of them: where none
+    given is the same, it is added under the label ``own``; ``own`` is another label for it, or
+    false to leave it out. The data are those of ``evaluation``. ``loss`` (null: the setting's) is
+    optimised, ``estimator`` measures the optimum with fresh samples.
     """
 
     setting: Annotated[Node, local_settings]
@@ -116,6 +117,7 @@ class LocalOptimisation:
     families: Annotated[dict[Name, Annotated[Node, posteriors]], Unique] = field(
         default_factory=dict
     )
+    own: Literal[False] | Name | None = None
     scope: Literal["posterior", "context"] = "posterior"
     loss: Annotated[Node, losses] | None = None
     batch_size: PositiveInt = 100

@@ -664,7 +664,7 @@ def test_trains_the_exact_model_and_says_how_far_the_bound_is(tmp_path, capsys):
     rows = only_folder(tmp_path).estimates.read()
 
     def mean(estimator: str, name: str) -> float:
-        values = [r.value for r in rows if (r.estimator, r.name) == (estimator, name)]
+        values = [r.value for r in rows if (r.method.label, r.name) == (estimator, name)]
         return sum(values) / len(values)
 
     assert mean("IWAE-200", "elbo") < mean("IWAE-200", "log_px")
@@ -683,8 +683,8 @@ def test_amortised_gaussians_meet_their_closed_forms(tmp_path, covariance):
     values = defaultdict(list)
     errors = defaultdict(list)
     for row in only_folder(tmp_path).estimates.read():
-        values[row.estimator, row.name].append(row.value)
-        errors[row.estimator, row.name].append(row.standard_error or 0.0)
+        values[row.method.label, row.name].append(row.value)
+        errors[row.method.label, row.name].append(row.standard_error or 0.0)
     mean = {key: statistics.fmean(numbers) for key, numbers in values.items()}
     exact, best = mean["exact", "log_px"], mean["exact", "best_factorised_elbo"]
     assert exact - best > 0.3  # the two can be told apart
