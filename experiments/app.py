@@ -15,7 +15,8 @@ import torch
 
 from experiments import listing
 from experiments.build import BuildError, build, check_data, load_data, make_dataset
-from experiments.run import BusyError, Identified, Place, check_splits, execute, identify
+from experiments.earlier import Place
+from experiments.run import Identified, check_splits, execute, identify
 from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
 from experiments.signals import InterruptedRunError
 from experiments.training import DivergedError
@@ -28,6 +29,7 @@ from utils.layers import Layer
 from utils.resolved import describe
 from utils.results.database import DatabaseError, check_url, database_url
 from utils.results.folder import results_root
+from utils.results.lock import BusyError
 from utils.sources import ConfigError, read_path, wrong
 from utils.validation import validate
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import families, phases, provenance, weights
 from experiments.build import (
@@ -29,6 +22,7 @@ from experiments.build import (
     pick_device,
     settle_families,
 )
+from experiments.earlier import Place, enrol, if_finished, set_aside
 from experiments.schema import SCIENCE, RunConfig
 from experiments.session import Session
 from experiments.signals import InterruptedRunError, catching
@@ -36,25 +30,10 @@ from experiments.training import DivergedError
 from utils.console import Console
 from utils.data.base import Data
 from utils.resolved import identity, resolved
-from utils.results import schema
-from utils.results.database import DatabaseError, ResultsDatabase
 from utils.results.folder import RunFolder, naming
+from utils.results.lock import holding
 from utils.results.recorder import Recorder
-from utils.results.records import MEMBERSHIP, Link, RunRecord, Status, run_id
-
-
-class BusyError(Exception):
-    """Another process is at this run."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where results go, and what to do with what is there."""
-
-    results: Path
-    database: str
-    """URL of the results database."""
-    resume: Literal["auto", "never"] = "auto"
+from utils.results.records import Link, RunRecord, Status, run_id
 
 
 @dataclass(frozen=True)
@@ -112,7 +91,7 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     """
     config = identified.config
     folder = RunFolder(place.results / "runs" / identified.id)
-    if finished := _if_finished(config, folder, place, console):
+    if finished := if_finished(config, folder, place, console):
         return finished
     device = pick_device(config.runtime.device)
     if config.runtime.threads is not None:
@@ -124,19 +103,19 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     check_data(config, data, built.vae.model)
     first_epoch = _prepare(built, config, place, device, console)
     folder.create()
-    with _locked(folder.path):
+    with holding(folder.path):
         # Another process may have finished it while this one was building.
-        if finished := _if_finished(config, folder, place, console):
+        if finished := if_finished(config, folder, place, console):
             return finished
         before = folder.read_status()
         if before is not None and place.resume == "never":
-            _set_aside(folder, place, console)
+            set_aside(folder, place, console)
             before = None
         record = _record(identified, built, data, device)
         links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
         if before is not None:
             record = replace(record, experiment=before.experiment)
-            _enrol(folder, before, config.experiment)
+            enrol(folder, before, config.experiment)
         elif "train" in config.phases and place.resume == "auto":
             source = weights.adopt_training(
                 folder, record, _places(config), place.results, console.warn
@@ -172,45 +151,6 @@ def _prepare(
     return epoch
 
 
-def _if_finished(
-    config: RunConfig, folder: RunFolder, place: Place, console: Console
-) -> RunRecord | None:
-    """The record of a run that has nothing left to do; its results are in the database then."""
-    record = folder.read_status()
-    if record is None or record.status != "finished" or place.resume == "never":
-        return None
-    console.info(f"{folder.path.name} is already finished: {folder.path}")
-    for epoch in config.runtime.keep_epochs or ():
-        due = "train" in config.phases and epoch <= config.training.epochs
-        if due and not weights.epoch_path(folder, epoch).exists():
-            console.warn(f"it kept no weights of epoch {epoch}; --resume never trains it again")
-    _enrol(folder, record, config.experiment)
-    _ensure_stored(folder, record, place, console)
-    return record
-
-
-def _enrol(folder: RunFolder, record: RunRecord, experiment: str) -> None:
-    """Note that another experiment has asked for the run; its science is the same."""
-    link = Link(experiment, MEMBERSHIP)
-    if experiment != record.experiment and link not in folder.links.read():
-        folder.links.append([link])
-
-
-def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: Console) -> None:
-    """Copy a finished run into a database that does not have all of it."""
-    runs, links = schema.runs.c, schema.links.c
-    status = select(runs.status).where(runs.id == record.id)
-    linked = select(links.target, links.kind).where(links.run == record.id)
-    try:
-        with closing(ResultsDatabase(place.database)) as database:
-            known = {(row["target"], row["kind"]) for row in database.query(linked)}
-            finished = database.query(status) == [{"status": record.status}]
-            if not finished or known != set(folder.links.read()):
-                database.import_run(folder)
-    except (DatabaseError, SQLAlchemyError, OSError) as error:
-        console.warn(f"results database: {error}; the results are in {folder.path}")
-
-
 def check_splits(config: RunConfig, data: Data) -> None:
     """Raise BuildError when the data set lacks a split that the run wants."""
     for split in config.evaluation.splits:
@@ -228,37 +168,11 @@ def check_splits(config: RunConfig, data: Data) -> None:
         )
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the run's lock; the system drops it when the process dies, however it dies."""
-    with (path / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise BusyError(f"{path.name} is being run by {owner}: nothing done here") from None
-        file.truncate(0)
-        file.write(f"{socket.gethostname()} (pid {os.getpid()})\n")
-        file.flush()
-        yield
-
-
 def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
     """Leave the whole configuration as a file that ``-config`` takes."""
     with naming(folder.path / "config.yaml"):
         text = yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True)
         (folder.path / "config.yaml").write_text(text, encoding="utf-8")
-
-
-def _set_aside(folder: RunFolder, place: Place, console: Console) -> None:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    target = place.results / "replaced" / f"{folder.path.name}-{stamp}"
-    target.mkdir(parents=True)
-    for item in folder.path.iterdir():
-        if item.name != "lock":
-            shutil.move(item, target / item.name)
-    console.info(f"what was there is kept in {target}")
 
 
 def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:
