@@ -48,21 +48,30 @@ def code_of(modules: Iterable[str], root: Path = ROOT) -> dict[str, str]:
 
 
 def changes(recorded: Code, root: Path = ROOT) -> list[str]:
-    """What is not as it was recorded, in words: ``models/vae.py``, ``torch 2.6 -> 2.7``.
+    """What is not as it was recorded, in words (``differences``).
 
-    Whatever a file came to import, it has changed itself; so no import is followed here. Another
-    Python reads source as other trees, so files are not compared then.
+    Whatever a file came to import, it has changed itself; so no import is followed here.
     """
     versions = _versions()
+    files = {name: digest(root / name) for name in recorded if name not in versions}
+    return differences(recorded, versions | files)
+
+
+def differences(old: Code, new: Code) -> list[str]:
+    """In what two codes differ, in words: ``models/vae.py``, ``torch 2.6 -> 2.7``.
+
+    Another Python reads source as other trees, so files are not compared then.
+    """
+    versions = ("python", *PACKAGES)
     moved = [
-        f"{name} {recorded.get(name, 'unknown')} -> {version}"
-        for name, version in versions.items()
-        if recorded.get(name) != version
+        f"{name} {old.get(name, 'unknown')} -> {new.get(name, 'unknown')}"
+        for name in versions
+        if old.get(name) != new.get(name)
     ]
-    if recorded.get("python") != versions["python"]:
+    if old.get("python") != new.get("python"):
         return moved
-    files = [name for name in recorded if name not in versions]
-    return moved + [name for name in files if recorded[name] != digest(root / name)]
+    files = [name for name in dict.fromkeys((*old, *new)) if name not in versions]
+    return moved + [name for name in files if old.get(name) != new.get(name)]
 
 
 def merged(old: Code, new: Code) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -18,8 +18,11 @@ def shown_status(status: str, heartbeat: str, now: datetime) -> str:
     """The status; ``lost`` for a run that says it is running but has not been heard of lately."""
     if status != "running":
         return status
-    heard = datetime.fromisoformat(heartbeat) if heartbeat else datetime.min.replace(tzinfo=UTC)
-    return "lost" if now - heard > SILENCE else status
+    try:
+        silent = now - datetime.fromisoformat(heartbeat) > SILENCE
+    except (ValueError, TypeError):  # none, or no time at all
+        silent = True
+    return "lost" if silent else status
 
 
 def run_table(runs: pd.DataFrame, now: datetime) -> Table:
