@@ -156,7 +156,7 @@ def rebuild(arguments: argparse.Namespace) -> None:
     rebuilt = database.rebuild(root)
     for reason in rebuilt.skipped:
         _say(f"skipped: {reason}")
-    _say(f"{len(rebuilt.imported)} runs from {root / 'runs'} are in {database.url!r}")
+    _say(f"{len(rebuilt.imported)} runs from {root / 'runs'} are in {database.name}")
 
 
 def _experiment(parser: Parser) -> None:
@@ -228,7 +228,10 @@ def _place(parser: Parser) -> None:
     group = parser.add_argument_group("where the results are")
     text = "the results folder (default: $VI_RESULTS, else results)"
     add_option(group, "results", metavar="DIR", help=text)
-    text = "the database, an SQLAlchemy URL (default: results.sqlite in the results folder)"
+    text = (
+        "the database, an SQLAlchemy URL (default: $VI_DB, else results.sqlite in the results "
+        "folder); leave a password out of it and set $PGPASSWORD or ~/.pgpass for PostgreSQL"
+    )
     add_option(group, "db", metavar="URL", help=text)
 
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from experiments import estimation, local
 from experiments.fitting import train
-from experiments.schema import RunConfig
+from experiments.schema import Phase, RunConfig
 from experiments.session import Session
 from experiments.signals import Interruption
 from experiments.weights import CHECKPOINT
 from utils import checkpoint
+from utils.code import merged
 from utils.results.folder import RunFolder
 
 
 def cut_back(
-    config: RunConfig, folder: RunFolder, device: torch.device, warn: Callable[[str], None]
+    config: RunConfig,
+    folder: RunFolder,
+    device: torch.device,
+    warn: Callable[[str], None],
+    check: Callable[[Mapping[str, Any]], None],
 ) -> dict[str, Any] | None:
     """Read the last checkpoint and drop the rows that the resumed run will write again.
 
-    Raises CheckpointError when there are checkpoints and none can be read.
+    Raises CheckpointError when there are checkpoints and none can be read and passes ``check``,
+    DamagedError when rows are lost.
     """
-    state = checkpoint.load_latest(folder.path / CHECKPOINT, device, warn)
+    state = checkpoint.load_latest(folder.path / CHECKPOINT, device, warn, check)
+    rows = folder.estimates.read()  # what cannot be read is met before anything is cut
+    folder.links.read()
     folder.metrics.truncate(0 if state is None else state["metrics_bytes"])
-    rows = folder.estimates.read()
     batch_sizes = {
         local.PHASE: config.local_optimisation.batch_size,
         estimation.PHASE: config.evaluation.batch_size,
@@ -42,8 +49,22 @@ def go_through(session: Session, interruption: Interruption) -> None:
     """
     phases, epoch = session.config.phases, session.first_epoch
     if "train" in phases:
+        _note_code(session, "train")
         epoch = train(session, interruption)
     if "local_optimisation" in phases:
+        _note_code(session, "local_optimisation")
         local.optimise_locally(session, interruption, epoch)
     if "estimate" in phases:
+        _note_code(session, "estimate")
         estimation.estimate(session, interruption, epoch)
+
+
+def _note_code(session: Session, phase: Phase) -> None:
+    """Record under which code a phase is carried out; one that an earlier try ended keeps its."""
+    known, order = session.recorder.record.code, session.config.phases
+    if any(later in known for later in order[order.index(phase) + 1 :]):
+        return
+    code = session.codes[phase]
+    if phase in known:
+        code = merged(known[phase], code)
+    session.recorder.update(code={**known, phase: code})

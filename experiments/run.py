@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from experiments import families, phases, provenance, weights
+from experiments.adoption import Wanted, adopt_training
 from experiments.build import (
     BuildError,
     Built,
@@ -22,11 +23,21 @@ from experiments.build import (
     pick_device,
     settle_families,
 )
-from experiments.earlier import Place, enrol, if_finished, set_aside
+from experiments.earlier import (
+    Place,
+    cut_off,
+    enrol,
+    has_lost_its_checkpoints,
+    if_finished,
+    set_aside,
+    tell_of_resumed_code,
+)
+from experiments.resuming import Training, check_fit, check_training, training_of
 from experiments.schema import SCIENCE, RunConfig
 from experiments.session import Session
 from experiments.signals import InterruptedRunError, catching
 from experiments.training import DivergedError
+from models.vae import VAE
 from utils.console import Console
 from utils.data.base import Data
 from utils.resolved import identity, resolved
@@ -54,17 +65,18 @@ SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
 """The sections that identify every run; each phase adds those that it reads."""
 
 
-def identify(config: RunConfig, results: Path) -> Identified:
+def identify(config: RunConfig, results: Path, warn: Callable[[str], None] = print) -> Identified:
     """Resolve a configuration and hash its science: where data lies and how it runs is none.
 
     Args:
         config: validated; ``initialise`` may speak of the best or last run of an experiment.
         results: where that run is looked for.
+        warn: told of runs there that cannot be read.
 
     Raises BuildError when data set or ``initialise`` make no sense.
     """
     if config.initialise is not None:
-        config = replace(config, initialise=weights.settle(config.initialise, results))
+        config = replace(config, initialise=weights.settle(config.initialise, results, warn))
     config = settle_families(config)
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
@@ -86,13 +98,14 @@ def _places(config: RunConfig) -> list[str]:
 def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
     """Do what is left to do of a run and return its record, whose status is ``finished``.
 
-    Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError
-    or OSError; the run's status says so by then, and what was measured is kept.
+    Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError,
+    DamagedError or OSError; the run's status says so by then, and what was measured is kept.
     """
     config = identified.config
     folder = RunFolder(place.results / "runs" / identified.id)
     if finished := if_finished(config, folder, place, console):
         return finished
+    codes = provenance.phase_codes(config)  # now, for files may be edited while the run goes on
     device = pick_device(config.runtime.device)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
@@ -107,31 +120,49 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
         # Another process may have finished it while this one was building.
         if finished := if_finished(config, folder, place, console):
             return finished
-        before = folder.read_status()
-        if before is not None and place.resume == "never":
+        before = cut_off(folder, console)
+        if place.resume == "never" or has_lost_its_checkpoints(folder, config):
             set_aside(folder, place, console)
             before = None
         record = _record(identified, built, data, device)
+        places = _places(config)
+        training = training_of(record, places)
         links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
         if before is not None:
-            record = replace(record, experiment=before.experiment)
+            record = replace(record, experiment=before.experiment, code=before.code)
             enrol(folder, before, config.experiment)
-        elif "train" in config.phases and place.resume == "auto":
-            source = weights.adopt_training(
-                folder, record, _places(config), place.results, console.warn
-            )
+            tell_of_resumed_code(before, place, console)
+        elif "train" in config.phases and place.resume == "auto" and folder.metrics.size() == 0:
+            wanted = Wanted(training, places, codes["train"], config.runtime.keep_epochs)
+            source = adopt_training(folder, wanted, place.results, console.warn)
             if source is not None:
                 console.info(f"{source} has trained the same: its weights are taken")
                 links.append(Link(source, "trained"))
         _write_config(folder, identified.resolved)
-        checkpoint = phases.cut_back(config, folder, device, console.warn)
+        checkpoint = phases.cut_back(
+            config, folder, device, console.warn, _check_of(training, built.vae, config)
+        )
         recorder = Recorder(folder, record, place.database, warn=console.warn)
         for link in links:
             recorder.add_link(*link)
         session = Session(
-            config, built, data, device, folder, recorder, console, checkpoint, first_epoch
+            *(config, built, data, device, folder, recorder, console, checkpoint, codes),
+            *(training, first_epoch),
         )
         return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+
+
+def _check_of(
+    training: Training, vae: VAE, config: RunConfig
+) -> Callable[[Mapping[str, Any]], None]:
+    """Raises CheckpointError where a checkpoint is not of this run."""
+
+    def check(state: Mapping[str, Any]) -> None:
+        check_training(state, training)
+        parameters = [p for p in vae.parameters() if p.requires_grad]
+        check_fit(state, vae, config.training.optimiser.build(parameters=parameters))
+
+    return check
 
 
 def _prepare(
