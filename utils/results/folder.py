@@ -21,6 +21,8 @@ from utils.results.columns import columns_of
 from utils.results.migrations import Convert, converter
 from utils.results.records import Estimate, Link, Metric, RunRecord, checked
 
+LONGEST_HEADER = 4096  # bytes: what is longer is no header of ours, and may never end
+
 FINGERPRINTS = "files"
 """The key of status.json under which a finished run's files are described."""
 
@@ -202,7 +204,7 @@ class CsvLog(Generic[Row]):
         if not self.path.exists():
             return ""
         with self.path.open("rb") as file:
-            line = file.readline()
+            line = file.readline(LONGEST_HEADER)
         return line[:-1].decode(errors="replace") if line.endswith(b"\n") else ""
 
     def _complete_lines(self) -> bytes:
