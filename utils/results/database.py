@@ -143,6 +143,14 @@ class ResultsDatabase:
     def __init__(self, url: str, *, create: bool = True, busy_timeout: float = 10.0) -> None:
         self.name = masked(url)
         self.engine = _engine(check_url(url), create, busy_timeout)
+        try:
+            self._prepare(create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, create: bool) -> None:
+        """See to it that the schema is this program's."""
         found = self._version()
         if found is None and create:
             self._create_schema()
@@ -259,6 +267,12 @@ def first_line(error: BaseException) -> str:
     """An error in one line: the driver's own words rather than SQLAlchemy's page."""
     cause = getattr(error, "orig", None) or error
     return str(cause).strip().split("\n", 1)[0] or type(cause).__name__
+
+
+def is_damage(error: DBAPIError) -> bool:
+    """Whether SQLite says that a file is none of its own, or is damaged."""
+    code = getattr(error.orig, "sqlite_errorcode", None) or 0
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def run_write(record: RunRecord) -> Write:
