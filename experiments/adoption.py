@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.resuming import Training, check_training, training_of
+from experiments.resuming import Training, check_metrics, check_training, training_of
 from experiments.weights import CHECKPOINT, epoch_path, finished_runs
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
@@ -75,8 +75,7 @@ def _copy_training(source: RunFolder, target: RunFolder, wanted: Wanted) -> None
         check_training(state, wanted.training)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path / CHECKPOINT} {error}") from error
-    if source.metrics.size() < state["metrics_bytes"]:
-        raise ValueError(f"{source.metrics.path}: rows are lost")
+    check_metrics(source.metrics, state)
     for epoch in wanted.kept or ():
         original, copy = epoch_path(source, epoch), epoch_path(target, epoch)
         of_epoch = checkpoint.load(original, "cpu")

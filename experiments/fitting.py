@@ -135,6 +135,7 @@ class _Saver:
         state = {
             "trainer": self._trainer.state(),
             "metrics_bytes": log.size(),
+            "metrics": log.fingerprint(),
             "training": self._session.training._asdict(),
         }
         checkpoint.save(state, self._path, keep_previous=True)

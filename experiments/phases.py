@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from experiments import estimation, local
 from experiments.fitting import train
+from experiments.resuming import check_metrics
 from experiments.schema import Phase, RunConfig
 from experiments.session import Session
 from experiments.signals import Interruption
 from experiments.weights import CHECKPOINT
 from utils import checkpoint
 from utils.code import merged
-from utils.results.folder import RunFolder
+from utils.results.folder import DamagedError, RunFolder
+from utils.results.records import Estimate
 
 
 def cut_back(
@@ -33,13 +35,33 @@ def cut_back(
     state = checkpoint.load_latest(folder.path / CHECKPOINT, device, warn, check)
     rows = folder.estimates.read()  # what cannot be read is met before anything is cut
     folder.links.read()
-    folder.metrics.truncate(0 if state is None else state["metrics_bytes"])
+    folder.metrics.read()
     batch_sizes = {
         local.PHASE: config.local_optimisation.batch_size,
         estimation.PHASE: config.evaluation.batch_size,
     }
-    folder.estimates.keep_first(estimation.num_before_last_batch(rows, batch_sizes))
+    if not {row.phase for row in rows} <= batch_sizes.keys():
+        raise DamagedError(f"{folder.estimates.path} has rows of a phase that writes none")
+    count = estimation.num_before_last_batch(rows, batch_sizes)
+    if not _are_whole(rows[:count]):
+        raise DamagedError(f"{folder.estimates.path} has lost rows, or has them twice")
+    if state is not None:
+        check_metrics(folder.metrics, state)
+    folder.metrics.truncate(0 if state is None else state["metrics_bytes"])
+    folder.estimates.keep_first(count)
     return state
+
+
+def _are_whole(rows: Sequence[Estimate]) -> bool:
+    """Whether each number has a row for datum 0, 1, ..., as many as the others of its method."""
+    data: dict[tuple[Any, ...], dict[str, list[int]]] = {}
+    for row in rows:
+        numbers = data.setdefault((row.phase, row.method, row.split), {})
+        numbers.setdefault(row.name, []).append(row.datum)
+    lengths = [{len(found) for found in numbers.values()} for numbers in data.values()]
+    return all(len(found) == 1 for found in lengths) and all(
+        found == list(range(len(found))) for numbers in data.values() for found in numbers.values()
+    )
 
 
 def go_through(session: Session, interruption: Interruption) -> None:

@@ -13,7 +13,8 @@ from models.vae import VAE
 from utils import seeding
 from utils.checkpoint import CheckpointError, alike
 from utils.resolved import identity
-from utils.results.records import RunRecord
+from utils.results.folder import CsvLog, DamagedError
+from utils.results.records import Metric, RunRecord
 
 
 class Training(NamedTuple):
@@ -47,6 +48,15 @@ def check_training(state: Mapping[str, Any], training: Training) -> None:
             raise CheckpointError(f"holds no {key!r}, so it is no checkpoint of a training")
     if state.get("training", training._asdict()) != training._asdict():
         raise CheckpointError("is of another training (configuration, seed or data)")
+
+
+def check_metrics(log: CsvLog[Metric], state: Mapping[str, Any]) -> None:
+    """Raise DamagedError where the metrics are not those that a checkpoint was written after."""
+    size = state["metrics_bytes"]
+    if log.size() < size:
+        raise DamagedError(f"{log.path} has {log.size()} bytes, fewer than {size}: rows are lost")
+    if log.fingerprint(size) != state.get("metrics", log.fingerprint(size)):
+        raise DamagedError(f"{log.path} is not what it was when the checkpoint was written")
 
 
 def check_fit(state: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> None:

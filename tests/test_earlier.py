@@ -203,6 +203,24 @@ def test_a_garbage_line_is_named_with_its_remedy(copy, capsys):
     assert copy.folder.metrics.size() == size  # nothing was cut before
 
 
+def test_rows_that_are_missing_in_the_middle_are_noticed(copy, capsys):
+    copy.edit_status(as_cut_off)
+    path = copy.folder.estimates.path
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    assert copy.run() == 1
+    assert f"{path} has lost rows" in capsys.readouterr().err
+
+
+def test_metrics_that_are_not_those_of_the_checkpoint_are_noticed(copy, capsys):
+    copy.edit_status(as_cut_off)
+    path = copy.folder.metrics.path
+    path.write_bytes(path.read_bytes().replace(b"bound", b"round"))
+    assert copy.run() == 1
+    said = capsys.readouterr().err
+    assert f"{path} is not what it was when the checkpoint was written" in said
+
+
 def spoil(path: Path, how: str) -> None:
     state = checkpoint.load(path, "cpu")
     trainer = state["trainer"]
