@@ -61,7 +61,7 @@ def adopt_training(
 def _other_code(found: RunRecord, code: Code) -> str:
     """Why a run's training is not one of ``code``; empty where it is."""
     if "train" not in found.code:
-        return "before code was recorded, so changes of it cannot be checked"
+        return "under which code is not recorded"
     changed = differences(found.code["train"], code)
     return f"with other code ({', '.join(changed)})" if changed else ""
 

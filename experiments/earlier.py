@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from utils.console import Console
 from utils.results import schema
 from utils.results.database import DatabaseError, ResultsDatabase, first_line
 from utils.results.folder import DamagedError, RunFolder
-from utils.results.records import MEMBERSHIP, Link, RunRecord
+from utils.results.records import MEMBERSHIP, Link, RunRecord, stamp
 
 MAX_SHOWN = 6  # changed files named in one message
 
@@ -73,7 +72,7 @@ def if_finished(
 
 def _tell_of_changed_code(record: RunRecord, place: Place, console: Console) -> None:
     if not record.code:
-        console.info("it was made before code was recorded: changes of it cannot be checked")
+        console.info("under which code it was made is not recorded: changes cannot be checked")
     elif changed := code_changes(record.code):
         console.warn(
             f"the code has changed since: {changed}. The results are those of the old code; "
@@ -81,9 +80,11 @@ def _tell_of_changed_code(record: RunRecord, place: Place, console: Console) -> 
         )
 
 
-def tell_of_resumed_code(before: RunRecord, place: Place, console: Console) -> None:
-    """Warn that a run which was cut off goes on under other code than it began with."""
-    if changed := code_changes(before.code):
+def tell_of_resumed_code(codes: Mapping[str, Code], place: Place, console: Console) -> None:
+    """Say where a run that was cut off goes on under other code than ``codes``, by phase."""
+    if not codes:
+        console.info("under which code it began is not recorded: changes cannot be checked")
+    elif changed := code_changes(codes):
         console.warn(
             f"the code has changed since the run was cut off: {changed}. It goes on, and is "
             f"marked as of mixed code; {place.afresh} starts afresh"
@@ -136,18 +137,21 @@ def cut_off(folder: RunFolder, console: Console) -> RunRecord | None:
         if record is not None and record.id != folder.path.name:
             raise DamagedError(f"{folder.status_path} is the status of run {record.id}")
     except DamagedError as error:
-        kept = folder.status_path.with_name(f"status.json.damaged-{_stamp()}")
+        kept = folder.status_path.with_name(f"status.json.damaged-{stamp()}")
         folder.status_path.rename(kept)
         console.warn(f"{error}. The run is taken as cut off; that file is now {kept.name}")
         return None
     return record
 
 
-def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig) -> bool:
-    """Whether there are estimates of a training without a checkpoint of it."""
+def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Console) -> bool:
+    """Whether there are estimates of a training without a checkpoint of it; warns then."""
     last = folder.path / weights.CHECKPOINT
     trained = last.exists() or previous_of(last).exists()
-    return "train" in config.phases and folder.estimates.size() > 0 and not trained
+    lost = "train" in config.phases and folder.estimates.size() > 0 and not trained
+    if lost:
+        console.warn(f"{last} is gone: the run starts afresh")
+    return lost
 
 
 def set_aside(folder: RunFolder, place: Place, console: Console) -> None:
@@ -155,13 +159,8 @@ def set_aside(folder: RunFolder, place: Place, console: Console) -> None:
     items = [item for item in folder.path.iterdir() if item.name != "lock"]
     if not items:
         return
-    target = place.results / "replaced" / f"{folder.path.name}-{_stamp()}"
+    target = place.results / "replaced" / f"{folder.path.name}-{stamp()}"
     target.mkdir(parents=True)
     for item in items:
         shutil.move(item, target / item.name)
     console.info(f"what was there is kept in {target}")
-
-
-def _stamp() -> str:
-    """Names what is moved aside; two within one second differ, too."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}"

@@ -84,7 +84,9 @@ def go_through(session: Session, interruption: Interruption) -> None:
 def _note_code(session: Session, phase: Phase) -> None:
     """Record under which code a phase is carried out; one that an earlier try ended keeps its."""
     known, order = session.recorder.record.code, session.config.phases
-    if any(later in known for later in order[order.index(phase) + 1 :]):
+    if phase not in session.codes or any(
+        later in known for later in order[order.index(phase) + 1 :]
+    ):
         return
     code = session.codes[phase]
     if phase in known:

@@ -121,23 +121,22 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
         if finished := if_finished(config, folder, place, console):
             return finished
         before = cut_off(folder, console)
-        if place.resume == "never" or has_lost_its_checkpoints(folder, config):
+        if place.resume == "never" or has_lost_its_checkpoints(folder, config, console):
             set_aside(folder, place, console)
             before = None
         record = _record(identified, built, data, device)
-        places = _places(config)
-        training = training_of(record, places)
+        training = training_of(record, _places(config))
         links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
         if before is not None:
             record = replace(record, experiment=before.experiment, code=before.code)
             enrol(folder, before, config.experiment)
-            tell_of_resumed_code(before, place, console)
-        elif "train" in config.phases and place.resume == "auto" and folder.metrics.size() == 0:
-            wanted = Wanted(training, places, codes["train"], config.runtime.keep_epochs)
-            source = adopt_training(folder, wanted, place.results, console.warn)
-            if source is not None:
-                console.info(f"{source} has trained the same: its weights are taken")
-                links.append(Link(source, "trained"))
+        if before is not None or folder.metrics.size() > 0:
+            tell_of_resumed_code(record.code, place, console)
+            codes = codes if record.code else {}  # else it began under code that is not known
+        elif "train" in config.phases and place.resume == "auto":
+            kept = config.runtime.keep_epochs
+            wanted = Wanted(training, _places(config), codes["train"], kept)
+            links += _take_over(folder, wanted, place, console)
         _write_config(folder, identified.resolved)
         checkpoint = phases.cut_back(
             config, folder, device, console.warn, _check_of(training, built.vae, config)
@@ -150,6 +149,15 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
             *(training, first_epoch),
         )
         return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+
+
+def _take_over(folder: RunFolder, wanted: Wanted, place: Place, console: Console) -> list[Link]:
+    """Copy a training that another run has done, where there is one; returns the link to it."""
+    source = adopt_training(folder, wanted, place.results, console.warn)
+    if source is None:
+        return []
+    console.info(f"{source} has trained the same: its weights are taken")
+    return [Link(source, "trained")]
 
 
 def _check_of(

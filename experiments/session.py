@@ -32,7 +32,7 @@ class Session:
     checkpoint: Mapping[str, Any] | None
     """Where an earlier try had come to in training; the folder's rows are cut back to it."""
     codes: Mapping[str, Code]
-    """What each phase stands on in this process."""
+    """What each phase stands on in this process; empty where the run began under unknown code."""
     training: Training
     """What the checkpoints of this run say that they are of."""
     first_epoch: int = 0

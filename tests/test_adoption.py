@@ -87,7 +87,7 @@ def test_a_training_of_unknown_code_is_left_and_one_line_says_why(tmp_path):
     trained(tmp_path, "a", code={})
     _, found, (message,) = adopt(tmp_path)
     assert found is None
-    assert "before code was recorded" in message
+    assert "under which code is not recorded" in message
 
 
 def test_of_two_trainings_that_with_the_same_code_is_taken(tmp_path):

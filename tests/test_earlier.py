@@ -92,7 +92,7 @@ def test_a_run_made_before_code_was_recorded_says_so_once(copy, capsys):
     copy.edit_status(lambda row: row.pop("code"))
     assert copy.run() == 0
     said = capsys.readouterr().err
-    assert said.count("before code was recorded") == 1
+    assert said.count("is not recorded: changes cannot be checked") == 1
     assert "warning" not in said
 
 
@@ -176,6 +176,8 @@ def test_a_run_whose_status_cannot_be_read_counts_as_cut_off(copy, original, cap
     assert f"{copy.folder.status_path} " in said
     assert "taken as cut off" in said
     assert "resumed after epoch 2" in said
+    assert "under which code it began is not recorded" in said
+    assert copy.folder.read_status().code == {}
     assert same_bytes(copy, original)
     (kept,) = copy.folder.path.glob("status.json.damaged-*")
     assert kept.read_text() == text or text == "config"
@@ -284,6 +286,7 @@ def test_estimates_without_a_checkpoint_are_kept_when_training_starts_again(
         path.unlink()
     copy.folder.status_path.write_text("")
     assert copy.run() == 0
+    assert f"{copy.folder.path / 'last.pt'} is gone" in capsys.readouterr().err
     (kept,) = (copy.results / "replaced").iterdir()
     name = "estimates.csv"
     assert (kept / name).read_bytes() == (original.folder.path / name).read_bytes()

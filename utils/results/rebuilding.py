@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from sqlalchemy import inspect
@@ -16,6 +15,7 @@ from utils.results.database import (
     is_damage,
     masked,
 )
+from utils.results.records import stamp
 
 
 def database_for_rebuilding(url: str) -> tuple[ResultsDatabase, Path | None]:
@@ -61,8 +61,7 @@ def _is_sound(url: str, file: Path) -> bool:
 
 def _move_aside(place: Path) -> Path:
     """Give it, and the journals beside it, another name."""
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}"
-    aside = place.with_name(f"{place.name}.replaced-{stamp}")
+    aside = place.with_name(f"{place.name}.replaced-{stamp()}")
     place.rename(aside)
     for suffix in ("-wal", "-shm", "-journal"):
         journal = place.with_name(place.name + suffix)

@@ -151,6 +151,11 @@ def run_id(config_hash: str, seed: int) -> str:
     return f"{config_hash}-s{seed}"
 
 
+def stamp() -> str:
+    """Names what is moved aside, by the time of the machine; no two are the same."""
+    return f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
 def utc_now() -> str:
     """This moment as ISO 8601 text in UTC; such texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="seconds")
