@@ -160,6 +160,11 @@ def rebuild(arguments: argparse.Namespace) -> None:
     rebuilt = database.rebuild(root)
     for reason in rebuilt.skipped:
         _say(f"skipped: {reason}")
+    if rebuilt.skipped:
+        _say(
+            "of what was skipped the database keeps what it has: put back good copies of the "
+            "files, or do the runs again with `--resume never`"
+        )
     _say(f"{len(rebuilt.imported)} runs from {root / 'runs'} are in {database.name}")
 
 

@@ -73,12 +73,13 @@ def check_fit(state: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> None:
 
 
 def _fits(trainer: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> bool:
-    fresh = {"epoch": 0, "step": 0, "vae": vae.state_dict(), "noise": seeding.get_state()}
+    fresh = {"epoch": 0, "step": 0, "vae": vae.state_dict()}
     settings = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict(trainer["optimiser"])
     best, history, names = trainer["best"], trainer["history"], trainer["names"]
     return (
         alike(trainer, fresh, fresh.keys())
+        and alike(trainer["noise"], seeding.get_state(), ["cpu"])  # a GPU may have come or gone
         and all(map(alike, optimiser.state_dict()["param_groups"], settings))
         and _moments_fit(optimiser)
         and all(type(name) is str for name in names)

@@ -211,7 +211,7 @@ class ResultsDatabase:
             (schema.links, folder.links.read()),
         )
         if damage := folder.damage():
-            raise DamagedError(f"{'; '.join(damage)}. The database keeps what it has of the run")
+            raise DamagedError("; ".join(damage))
         vouched_for = record.status != "finished" or folder.is_vouched_for()
         with self._writing() as connection:
             if not vouched_for:
@@ -318,7 +318,7 @@ def _refuse_to_lose_rows(
         if known > len(rows):
             raise DamagedError(
                 f"{folder.path} has {len(rows)} rows of {table.name}, the database has {known}: "
-                "rows of the folder are lost. The database keeps its own"
+                "rows of the folder are lost"
             )
 
 
