@@ -82,7 +82,10 @@ def check_folder(original: Copy, afflictions: list[tuple[str, Change]], cut: boo
             }
             if vouched_for:
                 assert after == before
-        assert copy.run(options=("--resume", "never")) == 0
+        locked_up = (copy.results / "runs" / run / "lock").is_dir()  # told, and for people to mend
+        assert copy.run(options=("--resume", "never")) == locked_up
+        if locked_up:
+            return
         after = {t: {r for r in rows if r[0] == run} for t, rows in database_rows(copy).items()}
         assert after == before  # the same command gives the same numbers
 
