@@ -85,6 +85,7 @@ def _fits(trainer: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> bool:
         and all(type(name) is str for name in names)
         and history.shape == (len(history), len(names))
         and 0 <= trainer["step"] <= max(len(history), 1)
+        and all([type(n) for n in pair] == [int, float] for pair in trainer.get("validations", ()))
         and (best is None or alike(best, {"value": 0.0, "epoch": 0, "weights": fresh["vae"]}))
     )
 

@@ -243,6 +243,8 @@ def spoil(path: Path, how: str) -> None:
         trainer["history"] = torch.zeros(3)
     elif how == "noise":
         trainer["noise"] = {"cpu": torch.zeros(3)}
+    elif how == "validations":
+        trainer["validations"] = [7]
     elif how == "another training":
         state["training"]["seed"] = 77
     checkpoint.save(state, path)
@@ -250,7 +252,17 @@ def spoil(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["keys", "shapes", "types", "no trainer", "optimiser", "history", "noise", "another training"],
+    [
+        "keys",
+        "shapes",
+        "types",
+        "no trainer",
+        "optimiser",
+        "history",
+        "noise",
+        "validations",
+        "another training",
+    ],
 )
 def test_a_checkpoint_that_does_not_fit_is_named_with_what_to_do(copy, capsys, how):
     copy.edit_status(as_cut_off)
