@@ -92,7 +92,10 @@ def status_changes(draw: st.DrawFn) -> Change:
     value = draw(json_values | st.sampled_from(["running", "finished", "failed"]))
 
     def apply(path: Path) -> None:
-        row = json.loads(path.read_text())
+        try:
+            row = json.loads(path.read_text())
+        except ValueError:  # damaged by now
+            return
         if not isinstance(row, dict) or not row:
             return
         key = list(row)[int(place * (len(row) - 1))]
