@@ -60,7 +60,11 @@ def parser() -> cli.Parser:
     )
     group = main.add_argument_group("output")
     cli.add_option(group, "results", metavar="DIR", help="default: $VI_RESULTS, else results/")
-    cli.add_option(group, "db", metavar="URL", help="default: SQLite in the results folder")
+    cli.add_option(
+        group, "db", metavar="URL",
+        help="the database, an SQLAlchemy URL (default: $VI_DB, else SQLite in the results "
+        "folder); leave a password out of it and set $PGPASSWORD or ~/.pgpass for PostgreSQL",
+    )  # fmt: skip
     cli.add_option(group, "q", "quiet", action="store_true", help="only warnings and results")
     cli.add_option(group, "v", "verbose", action="store_true", help="say more")
     cli.add_option(group, "debug", action="store_true", help="show tracebacks")

@@ -14,6 +14,7 @@ from utils.startup import importing
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from sqlalchemy.exc import SQLAlchemyError
 
     from utils.results.database import ResultsDatabase
 
@@ -147,16 +148,24 @@ def tabulate_gaps(arguments: argparse.Namespace) -> None:
 
 def rebuild(arguments: argparse.Namespace) -> None:
     """Make the database out of the run folders."""
-    from utils.results.database import DatabaseError, ResultsDatabase, database_url
+    from utils.results.database import DatabaseError, database_url
+    from utils.results.rebuilding import database_for_rebuilding
 
     root = results_root(arguments.results)
     if not (root / "runs").is_dir():
         raise DatabaseError(f"there are no run folders in {root / 'runs'}")
-    database = ResultsDatabase(database_url(root, arguments.db))
+    database, aside = database_for_rebuilding(database_url(root, arguments.db))
+    if aside is not None:
+        _say(f"what was there is no sound results database; it is kept as {aside}")
     rebuilt = database.rebuild(root)
     for reason in rebuilt.skipped:
         _say(f"skipped: {reason}")
-    _say(f"{len(rebuilt.imported)} runs from {root / 'runs'} are in {database.url!r}")
+    if rebuilt.skipped:
+        _say(
+            "of what was skipped the database keeps what it has: put back good copies of the "
+            "files, or do the runs again with `--resume never`"
+        )
+    _say(f"{len(rebuilt.imported)} runs from {root / 'runs'} are in {database.name}")
 
 
 def _experiment(parser: Parser) -> None:
@@ -228,7 +237,10 @@ def _place(parser: Parser) -> None:
     group = parser.add_argument_group("where the results are")
     text = "the results folder (default: $VI_RESULTS, else results)"
     add_option(group, "results", metavar="DIR", help=text)
-    text = "the database, an SQLAlchemy URL (default: results.sqlite in the results folder)"
+    text = (
+        "the database, an SQLAlchemy URL (default: $VI_DB, else results.sqlite in the results "
+        "folder); leave a password out of it and set $PGPASSWORD or ~/.pgpass for PostgreSQL"
+    )
     add_option(group, "db", metavar="URL", help=text)
 
 
@@ -289,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from sqlalchemy.exc import SQLAlchemyError
 
         from utils.reporting import ReportError
-        from utils.results.database import DatabaseError, first_line
+        from utils.results.database import DatabaseError, database_url, first_line, masked
 
     try:
         _check_files(arguments)
@@ -297,10 +309,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ReportError, DatabaseError) as error:
         _say(f"plot_from_db.py: error: {error}")
         return 2
-    except (SQLAlchemyError, OSError) as error:
-        _say(f"plot_from_db.py: error: {first_line(error)}")
+    except SQLAlchemyError as error:
+        name = masked(database_url(results_root(arguments.results), arguments.db))
+        _say(f"plot_from_db.py: error: {name}: {first_line(error)}{_remedy(error)}")
+        return 1
+    except OSError as error:
+        _say(f"plot_from_db.py: error: {error}")
         return 1
     return 0
+
+
+def _remedy(error: SQLAlchemyError) -> str:
+    from sqlalchemy.exc import DBAPIError
+
+    from utils.results.database import is_damage
+
+    damaged = isinstance(error, DBAPIError) and is_damage(error)
+    return "; `python plot_from_db.py rebuild` makes it anew" if damaged else ""
 
 
 def _check_files(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ import torch
 
 from experiments import listing
 from experiments.build import BuildError, build, check_data, load_data, make_dataset
-from experiments.run import BusyError, Identified, Place, check_splits, execute, identify
+from experiments.earlier import Place
+from experiments.run import Identified, check_splits, execute, identify
 from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
 from experiments.signals import InterruptedRunError
 from experiments.training import DivergedError
@@ -26,8 +27,16 @@ from utils.console import Console
 from utils.data.base import DataError, datasets
 from utils.layers import Layer
 from utils.resolved import describe
-from utils.results.database import DatabaseError, check_url, database_url
-from utils.results.folder import results_root
+from utils.results.database import (
+    DatabaseError,
+    check_login,
+    check_url,
+    database_url,
+    first_line,
+    masked,
+)
+from utils.results.folder import DamagedError, results_root
+from utils.results.lock import BusyError
 from utils.sources import ConfigError, read_path, wrong
 from utils.validation import validate
 
@@ -51,12 +60,13 @@ class UsageError(Exception):
 def run(options: Namespace, command: Sequence[str]) -> int:
     """Carry out what the command line asks for; turn failures into messages and exit codes."""
     console = Console(verbosity=options.verbose - options.quiet)
+    options.command = shlex.join(masked(word) for word in command)
     try:
         return _action(options)(options, console)
     except (Exception, InterruptedRunError) as error:
         if options.debug:
             traceback.print_exc()
-        return _explain(error, console, command)
+        return _explain(error, console, options.command)
     except KeyboardInterrupt:
         console.error("stopped at once")
         return ExitCode.CTRL_C
@@ -76,8 +86,7 @@ def _warn_of_broken(console: Console) -> None:
         console.warn(f"{module.reason}; what it holds is left out")
 
 
-def _explain(error: BaseException, console: Console, command: Sequence[str]) -> int:
-    again = shlex.join(command)
+def _explain(error: BaseException, console: Console, again: str) -> int:
     match error:
         case ConfigError():
             console.error(str(error))
@@ -98,12 +107,19 @@ def _explain(error: BaseException, console: Console, command: Sequence[str]) -> 
             console.error(f"stopped by {error} with a checkpoint; go on with\n  {again}")
             ctrl_c = error.signal_number == signal.SIGINT
             return ExitCode.CTRL_C if ctrl_c else ExitCode.TRY_AGAIN
+        case DamagedError():
+            console.error(
+                f"failed: {error}. Put back a good copy of it, or do the run again, which keeps "
+                f"what is there:\n  {again} --resume never"
+            )
         case CheckpointError() | OSError():
             console.error(f"failed: {error}")
         case _ if _is_out_of_memory(error):
             console.error(f"failed: there is not enough memory; {_SMALLER}")
         case _:
-            console.error(f"failed: {type(error).__name__}: {error} (--debug shows where)")
+            console.error(
+                f"failed: {type(error).__name__}: {first_line(error)} (--debug shows where)"
+            )
     return ExitCode.FAILED
 
 
@@ -128,9 +144,10 @@ def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
 
 def _run(options: Namespace, console: Console) -> int:
     place = _place(options)
+    check_login(place.database)
     layer = _layer(options)
     with _located(layer):
-        identified = identify(_validated(layer, console), place.results)
+        identified = identify(_validated(layer, console), place.results, console.warn)
         record = execute(identified, place, console)
     folder = place.results / "runs" / record.id
     try:  # at once: print would let runs side by side write between
@@ -144,7 +161,7 @@ def _place(options: Namespace) -> Place:
     root = results_root(options.results)
     url = database_url(root, options.db)
     check_url(url)
-    return Place(root, url, options.resume)
+    return Place(root, url, options.resume, options.command)
 
 
 def _layer(options: Namespace) -> Layer:
@@ -173,7 +190,7 @@ def _dry_run(options: Namespace, console: Console) -> int:
     place = _place(options)
     layer = _layer(options)
     with _located(layer):
-        identified = identify(_validated(layer, console), place.results)
+        identified = identify(_validated(layer, console), place.results, console.warn)
         counts = _count_parameters(identified, console)
     lines = [
         describe(identified.resolved, layer.origins),

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.build import Built, build, load_data
+from experiments.earlier import Place
 from experiments.estimation import means
-from experiments.run import Place, execute, identify
+from experiments.run import execute, identify
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.weights import CHECKPOINT
 from utils import checkpoint

@@ -132,7 +132,12 @@ class _Saver:
         """Write a checkpoint; the one before it is kept."""
         log = self._session.folder.metrics
         log.sync()
-        state = {"trainer": self._trainer.state(), "metrics_bytes": log.size()}
+        state = {
+            "trainer": self._trainer.state(),
+            "metrics_bytes": log.size(),
+            "metrics": log.fingerprint(),
+            "training": self._session.training._asdict(),
+        }
         checkpoint.save(state, self._path, keep_previous=True)
         self._session.console.detail(f"checkpoint after epoch {self._trainer.epoch}: {self._path}")
         self._saved = time.monotonic()
@@ -142,7 +147,12 @@ class _Saver:
         epoch = self._trainer.epoch
         path = epoch_path(self._session.folder, epoch)
         path.parent.mkdir(exist_ok=True)
-        checkpoint.save({"epoch": epoch, "vae": self._trainer.vae.state_dict()}, path)
+        state = {
+            "epoch": epoch,
+            "vae": self._trainer.vae.state_dict(),
+            "training": self._session.training._asdict(),
+        }
+        checkpoint.save(state, path)
 
 
 class Pictures:

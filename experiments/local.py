@@ -158,25 +158,33 @@ class _Search:
             return self._search.run(keep_going)
 
     def _save(self) -> None:
-        state = {
+        checkpoint.save(self._state(), self._path)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "batch": self._batch.name,
             "noise": seeding.get_state(),
             "search": self._search.state(),
         }
-        checkpoint.save(state, self._path)
 
     def _restore(self) -> None:
         """Go on from the checkpoint where it is this batch's and readable."""
         state = self._load()
-        if state is not None and state["batch"] == self._batch.name:
-            self._search.restore(state["search"])
-            seeding.set_state(state["noise"])
+        if state is None or state["batch"] != self._batch.name:
+            return
+        if not checkpoint.alike(state, self._state()):
+            self._session.console.warn(
+                f"this batch starts afresh: {self._path} has other keys, types or shapes"
+            )
+            return
+        self._search.restore(state["search"])
+        seeding.set_state(state["noise"])
 
     def _load(self) -> Mapping[str, Any] | None:
         if not self._path.exists():
             return None
         try:
-            return checkpoint.load(self._path, self._batch.x.device)
+            return checkpoint.load(self._path, self._batch.x.device, holds=("batch",))
         except checkpoint.CheckpointError as error:
             self._session.console.warn(f"this batch starts afresh: {error}")
             return None

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 import resource
 import subprocess
 import sys
-from pathlib import Path
-from typing import NamedTuple
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from experiments.schema import SCIENCE, Phase, RunConfig
+from utils.code import ROOT, Code, code_of
+from utils.registry import Node
+
+DRIVERS: Mapping[Phase, Sequence[str]] = {
+    "train": ("experiments.build", "experiments.training"),
+    "local_optimisation": ("experiments.build", "experiments.local"),
+    "estimate": ("experiments.build", "experiments.estimation"),
+}
+"""The modules that carry out each phase, whatever its components are."""
 PACKAGES = ("torch", "numpy", "scikit-learn", "torchvision", "arviz-stats")
 
 
@@ -41,9 +52,36 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
+def phase_codes(config: RunConfig) -> dict[str, Code]:
+    """The code that each phase of a run stands on: its components' and that which drives them."""
+    return {phase: _phase_code(config, phase) for phase in config.phases}
+
+
+def _phase_code(config: RunConfig, phase: Phase) -> Code:
+    sections = {"data", "model", "encoder", "posterior", *SCIENCE[phase]}
+    components = (_modules(getattr(config, section)) for section in sections)
+    return code_of({*DRIVERS[phase], *(module for modules in components for module in modules)})
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """The modules of the components named anywhere in a part of a configuration."""
+    if isinstance(value, Node):
+        yield value.entry.factory.__module__
+        yield from _modules(value.options)
+    elif dataclasses.is_dataclass(value):
+        for entry in dataclasses.fields(value):
+            yield from _modules(getattr(value, entry.name))
+    elif isinstance(value, Mapping):
+        yield from _modules(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _modules(item)
+
+
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number."""
-    found = {"python": platform.python_version()}
+    """Versions of this program, of Python and of the packages that can change a number."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = {"plumbline": project["version"], "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

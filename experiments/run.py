@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from experiments import families, phases, provenance, weights
+from experiments.adoption import Wanted, adopt_training
 from experiments.build import (
     BuildError,
     Built,
@@ -29,32 +23,28 @@ from experiments.build import (
     pick_device,
     settle_families,
 )
+from experiments.earlier import (
+    Place,
+    cut_off,
+    enrol,
+    has_lost_its_checkpoints,
+    if_finished,
+    set_aside,
+    tell_of_resumed_code,
+)
+from experiments.resuming import Training, check_fit, check_training, training_of
 from experiments.schema import SCIENCE, RunConfig
 from experiments.session import Session
 from experiments.signals import InterruptedRunError, catching
 from experiments.training import DivergedError
+from models.vae import VAE
 from utils.console import Console
 from utils.data.base import Data
 from utils.resolved import identity, resolved
-from utils.results import schema
-from utils.results.database import DatabaseError, ResultsDatabase
 from utils.results.folder import RunFolder, naming
+from utils.results.lock import holding
 from utils.results.recorder import Recorder
-from utils.results.records import MEMBERSHIP, Link, RunRecord, Status, run_id
-
-
-class BusyError(Exception):
-    """Another process is at this run."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where results go, and what to do with what is there."""
-
-    results: Path
-    database: str
-    """URL of the results database."""
-    resume: Literal["auto", "never"] = "auto"
+from utils.results.records import Link, RunRecord, Status, run_id
 
 
 @dataclass(frozen=True)
@@ -75,17 +65,18 @@ SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
 """The sections that identify every run; each phase adds those that it reads."""
 
 
-def identify(config: RunConfig, results: Path) -> Identified:
+def identify(config: RunConfig, results: Path, warn: Callable[[str], None] = print) -> Identified:
     """Resolve a configuration and hash its science: where data lies and how it runs is none.
 
     Args:
         config: validated; ``initialise`` may speak of the best or last run of an experiment.
         results: where that run is looked for.
+        warn: told of runs there that cannot be read.
 
     Raises BuildError when data set or ``initialise`` make no sense.
     """
     if config.initialise is not None:
-        config = replace(config, initialise=weights.settle(config.initialise, results))
+        config = replace(config, initialise=weights.settle(config.initialise, results, warn))
     config = settle_families(config)
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
@@ -107,13 +98,14 @@ def _places(config: RunConfig) -> list[str]:
 def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
     """Do what is left to do of a run and return its record, whose status is ``finished``.
 
-    Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError
-    or OSError; the run's status says so by then, and what was measured is kept.
+    Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError,
+    DamagedError or OSError; the run's status says so by then, and what was measured is kept.
     """
     config = identified.config
     folder = RunFolder(place.results / "runs" / identified.id)
-    if finished := _if_finished(config, folder, place, console):
+    if finished := if_finished(config, folder, place, console):
         return finished
+    codes = provenance.phase_codes(config)  # now, for files may be edited while the run goes on
     device = pick_device(config.runtime.device)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
@@ -124,35 +116,61 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     check_data(config, data, built.vae.model)
     first_epoch = _prepare(built, config, place, device, console)
     folder.create()
-    with _locked(folder.path):
+    with holding(folder.path):
         # Another process may have finished it while this one was building.
-        if finished := _if_finished(config, folder, place, console):
+        if finished := if_finished(config, folder, place, console):
             return finished
-        before = folder.read_status()
-        if before is not None and place.resume == "never":
-            _set_aside(folder, place, console)
+        before = cut_off(folder, console)
+        if place.resume == "never" or has_lost_its_checkpoints(folder, config, console):
+            set_aside(folder, place, console)
             before = None
         record = _record(identified, built, data, device)
+        training = training_of(record, _places(config))
         links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
         if before is not None:
-            record = replace(record, experiment=before.experiment)
-            _enrol(folder, before, config.experiment)
+            record = replace(record, experiment=before.experiment, code=before.code)
+            enrol(folder, before, config.experiment)
+        if before is not None or folder.metrics.size() > 0:
+            tell_of_resumed_code(record.code, place, console)
+            codes = codes if record.code else {}  # else it began under code that is not known
         elif "train" in config.phases and place.resume == "auto":
-            source = weights.adopt_training(
-                folder, record, _places(config), place.results, console.warn
-            )
-            if source is not None:
-                console.info(f"{source} has trained the same: its weights are taken")
-                links.append(Link(source, "trained"))
+            kept = config.runtime.keep_epochs
+            wanted = Wanted(training, _places(config), codes["train"], kept)
+            links += _take_over(folder, wanted, place, console)
         _write_config(folder, identified.resolved)
-        checkpoint = phases.cut_back(config, folder, device, console.warn)
+        checkpoint = phases.cut_back(
+            config, folder, device, console.warn, _check_of(training, built.vae, config)
+        )
         recorder = Recorder(folder, record, place.database, warn=console.warn)
         for link in links:
             recorder.add_link(*link)
         session = Session(
-            config, built, data, device, folder, recorder, console, checkpoint, first_epoch
+            *(config, built, data, device, folder, recorder, console, checkpoint, codes),
+            *(training, first_epoch),
         )
         return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+
+
+def _take_over(folder: RunFolder, wanted: Wanted, place: Place, console: Console) -> list[Link]:
+    """Copy a training that another run has done, where there is one; returns the link to it."""
+    source = adopt_training(folder, wanted, place.results, console.warn)
+    if source is None:
+        return []
+    console.info(f"{source} has trained the same: its weights are taken")
+    return [Link(source, "trained")]
+
+
+def _check_of(
+    training: Training, vae: VAE, config: RunConfig
+) -> Callable[[Mapping[str, Any]], None]:
+    """Raises CheckpointError where a checkpoint is not of this run."""
+
+    def check(state: Mapping[str, Any]) -> None:
+        check_training(state, training)
+        parameters = [p for p in vae.parameters() if p.requires_grad]
+        check_fit(state, vae, config.training.optimiser.build(parameters=parameters))
+
+    return check
 
 
 def _prepare(
@@ -172,45 +190,6 @@ def _prepare(
     return epoch
 
 
-def _if_finished(
-    config: RunConfig, folder: RunFolder, place: Place, console: Console
-) -> RunRecord | None:
-    """The record of a run that has nothing left to do; its results are in the database then."""
-    record = folder.read_status()
-    if record is None or record.status != "finished" or place.resume == "never":
-        return None
-    console.info(f"{folder.path.name} is already finished: {folder.path}")
-    for epoch in config.runtime.keep_epochs or ():
-        due = "train" in config.phases and epoch <= config.training.epochs
-        if due and not weights.epoch_path(folder, epoch).exists():
-            console.warn(f"it kept no weights of epoch {epoch}; --resume never trains it again")
-    _enrol(folder, record, config.experiment)
-    _ensure_stored(folder, record, place, console)
-    return record
-
-
-def _enrol(folder: RunFolder, record: RunRecord, experiment: str) -> None:
-    """Note that another experiment has asked for the run; its science is the same."""
-    link = Link(experiment, MEMBERSHIP)
-    if experiment != record.experiment and link not in folder.links.read():
-        folder.links.append([link])
-
-
-def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: Console) -> None:
-    """Copy a finished run into a database that does not have all of it."""
-    runs, links = schema.runs.c, schema.links.c
-    status = select(runs.status).where(runs.id == record.id)
-    linked = select(links.target, links.kind).where(links.run == record.id)
-    try:
-        with closing(ResultsDatabase(place.database)) as database:
-            known = {(row["target"], row["kind"]) for row in database.query(linked)}
-            finished = database.query(status) == [{"status": record.status}]
-            if not finished or known != set(folder.links.read()):
-                database.import_run(folder)
-    except (DatabaseError, SQLAlchemyError, OSError) as error:
-        console.warn(f"results database: {error}; the results are in {folder.path}")
-
-
 def check_splits(config: RunConfig, data: Data) -> None:
     """Raise BuildError when the data set lacks a split that the run wants."""
     for split in config.evaluation.splits:
@@ -228,37 +207,11 @@ def check_splits(config: RunConfig, data: Data) -> None:
         )
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the run's lock; the system drops it when the process dies, however it dies."""
-    with (path / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise BusyError(f"{path.name} is being run by {owner}: nothing done here") from None
-        file.truncate(0)
-        file.write(f"{socket.gethostname()} (pid {os.getpid()})\n")
-        file.flush()
-        yield
-
-
 def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
     """Leave the whole configuration as a file that ``-config`` takes."""
     with naming(folder.path / "config.yaml"):
         text = yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True)
         (folder.path / "config.yaml").write_text(text, encoding="utf-8")
-
-
-def _set_aside(folder: RunFolder, place: Place, console: Console) -> None:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    target = place.results / "replaced" / f"{folder.path.name}-{stamp}"
-    target.mkdir(parents=True)
-    for item in folder.path.iterdir():
-        if item.name != "lock":
-            shutil.move(item, target / item.name)
-    console.info(f"what was there is kept in {target}")
 
 
 def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from experiments.build import Built
+from experiments.resuming import Training
 from experiments.schema import RunConfig
+from utils.code import Code
 from utils.console import Console
 from utils.data.base import Data
 from utils.results.folder import RunFolder
@@ -29,5 +31,9 @@ class Session:
     console: Console
     checkpoint: Mapping[str, Any] | None
     """Where an earlier try had come to in training; the folder's rows are cut back to it."""
+    codes: Mapping[str, Code]
+    """What each phase stands on in this process; empty where the run began under unknown code."""
+    training: Training
+    """What the checkpoints of this run say that they are of."""
     first_epoch: int = 0
     """The epoch of the weights that the run starts with."""

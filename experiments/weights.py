@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +13,12 @@ import torch
 from torch import Tensor
 
 from experiments.build import BuildError
-from experiments.schema import TRAINED, Initialise, Part
+from experiments.resuming import Training
+from experiments.schema import Initialise, Part
 from models.vae import VAE
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
-from utils.resolved import identity
-from utils.results.folder import RunFolder, run_folders
+from utils.results.folder import DamagedError, RunFolder, run_folders
 from utils.results.records import MEMBERSHIP, Link, RunRecord
 
 CHECKPOINT = "last.pt"
@@ -36,20 +34,28 @@ def epoch_path(folder: RunFolder, epoch: int) -> Path:
     return folder.path / "epochs" / f"{epoch:06d}.pt"
 
 
-def settle(initialise: Initialise, results: Path) -> Initialise:
-    """The same with a run's id and which of its weights. Raises BuildError where there is none."""
-    run, weights = find_run(initialise, results), initialise.weights
+def settle(
+    initialise: Initialise, results: Path, warn: Callable[[str], None] = print
+) -> Initialise:
+    """The same with a run's id and which of its weights.
+
+    Raises BuildError where there is none; ``warn`` is told of folders that cannot be read.
+    """
+    run, weights = find_run(initialise, results, warn), initialise.weights
     if weights is None:
         record = RunFolder(results / "runs" / run).read_status()
-        assert record is not None
-        weights = record.config["evaluation"]["weights"]
+        evaluation = {} if record is None else record.config.get("evaluation", {})
+        weights = evaluation.get("weights", "last")
     return replace(initialise, run=run, experiment=None, weights=weights)
 
 
-def find_run(initialise: Initialise, results: Path) -> str:
+def find_run(initialise: Initialise, results: Path, warn: Callable[[str], None] = print) -> str:
     """Id of the run that weights are taken from. Raises BuildError where there is none."""
     if initialise.run not in ("last", "best"):
-        record = RunFolder(results / "runs" / initialise.run).read_status()
+        try:
+            record = RunFolder(results / "runs" / initialise.run).read_status()
+        except DamagedError as error:
+            raise BuildError(f"`initialise.run`: {error}") from error
         if record is None or record.status != "finished":
             state = "is not there" if record is None else f"is {record.status}, not finished"
             raise BuildError(f"`initialise.run`: {initialise.run} {state} ({results / 'runs'})")
@@ -58,8 +64,10 @@ def find_run(initialise: Initialise, results: Path) -> str:
         raise BuildError(f"`initialise.run`: {initialise.run} needs `initialise.experiment`")
     found = [
         (folder, record)
-        for folder, record in _finished(results)
-        if _is_of(initialise.experiment, folder, record) and (folder.path / CHECKPOINT).exists()
+        for folder, record in finished_runs(results, warn)
+        if _is_of(initialise.experiment, folder, record)
+        and (folder.path / CHECKPOINT).exists()
+        and not _told_damage(folder, warn)
     ]
     if not found:
         raise BuildError(
@@ -71,15 +79,26 @@ def find_run(initialise: Initialise, results: Path) -> str:
     return max(found, key=lambda pair: _mean_log_px(pair[0]))[1].id
 
 
-def _finished(results: Path) -> Iterator[tuple[RunFolder, RunRecord]]:
+def finished_runs(
+    results: Path, warn: Callable[[str], None]
+) -> Iterator[tuple[RunFolder, RunRecord]]:
+    """The finished runs below a results root; ``warn`` is told of those that cannot be read."""
     for folder in run_folders(results):
         try:
             record = folder.read_status()
-        except ValueError as error:
-            warnings.warn(f"left out: {error}", RuntimeWarning, stacklevel=2)
+            folder.links.read()
+        except DamagedError as error:
+            warn(f"left out: {error}")
             continue
         if record is not None and record.status == "finished":
             yield folder, record
+
+
+def _told_damage(folder: RunFolder, warn: Callable[[str], None]) -> bool:
+    damage = folder.damage()
+    if damage:
+        warn(f"left out: {'; '.join(damage)}")
+    return bool(damage)
 
 
 def _is_of(experiment: str, folder: RunFolder, record: RunRecord) -> bool:
@@ -130,22 +149,39 @@ def load_into(vae: VAE, initialise: Initialise, results: Path, device: torch.dev
 def _weights(
     folder: RunFolder, initialise: Initialise, device: torch.device
 ) -> tuple[int, Mapping[str, Tensor]]:
+    record = folder.read_status()
     if isinstance(initialise.weights, int):
         path = epoch_path(folder, initialise.weights)
         if not path.exists():
             kept = ", ".join(str(int(p.stem)) for p in sorted(path.parent.glob("*.pt"))) or "none"
             raise BuildError(f"`initialise.weights`: {initialise.run} kept of its epochs {kept}")
-        state = checkpoint.load(path, device)
+        state = checkpoint.load(path, device, holds=("epoch", "vae"))
+        _check_owner(path, state, record)
         return state["epoch"], state["vae"]
     path = folder.path / CHECKPOINT
     if not path.exists():
         raise BuildError(f"`initialise.run`: {initialise.run} has trained nothing")
-    trainer = checkpoint.load(path, device)["trainer"]
-    if initialise.weights == "last":
-        return trainer["epoch"], trainer["vae"]
-    if trainer["best"] is None:
-        raise BuildError(f"`initialise.weights`: {initialise.run} had no validation split")
-    return trainer["best"]["epoch"], trainer["best"]["weights"]
+    state = checkpoint.load(path, device, holds=("trainer",))
+    _check_owner(path, state, record)
+    try:
+        last = state["trainer"]
+        best = last["best"]
+        if initialise.weights == "last":
+            return last["epoch"], last["vae"]
+        if best is not None:
+            return best["epoch"], best["weights"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has other keys than a checkpoint of training") from error
+    raise BuildError(f"`initialise.weights`: {initialise.run} had no validation split")
+
+
+def _check_owner(path: Path, state: Mapping[str, Any], record: RunRecord | None) -> None:
+    """Raise CheckpointError where a checkpoint says that it is not of the run in ``record``."""
+    if record is None or "training" not in state:  # made before checkpoints said what they are of
+        return
+    claimed = Training(**state["training"])._replace(key="")
+    if claimed != Training("", record.seed, record.data_checksum):
+        raise CheckpointError(f"{path} is of another seed or other data than its run's status")
 
 
 def fix(vae: VAE, parts: Collection[Part]) -> None:
@@ -153,52 +189,3 @@ def fix(vae: VAE, parts: Collection[Part]) -> None:
     for part in parts:
         for name in MODULES[part]:
             getattr(vae, name).requires_grad_(False)
-
-
-def training_key(config: Mapping[str, Any], places: Collection[str]) -> str:
-    """Names what is trained, whatever is measured afterwards; ``places`` say where data lies."""
-    return identity({name: config.get(name) for name in TRAINED}, places)
-
-
-def adopt_training(
-    folder: RunFolder,
-    record: RunRecord,
-    places: Collection[str],
-    results: Path,
-    warn: Callable[[str], None],
-) -> str | None:
-    """Copy the training of a finished run that trained the same; returns that run's id.
-
-    So changing what is measured after training never trains again. A damaged one is left, told to
-    ``warn``.
-    """
-    key = training_key(record.config, places)
-    for other, found in _finished(results):
-        same = (found.seed, found.data_checksum) == (record.seed, record.data_checksum)
-        trained = (other.path / CHECKPOINT).exists()
-        if same and trained and training_key(found.config, places) == key:
-            kept = record.config["runtime"]["keep_epochs"] or []
-            if not all(epoch_path(other, epoch).exists() for epoch in kept):
-                continue
-            try:
-                _copy_training(other, folder, kept)
-            except (CheckpointError, OSError, ValueError) as error:
-                warn(f"{found.id} has trained the same but is damaged: {error}")
-                continue
-            return found.id
-    return None
-
-
-def _copy_training(source: RunFolder, target: RunFolder, kept: Sequence[int]) -> None:
-    """Raises CheckpointError, OSError or ValueError where the source is damaged."""
-    state = checkpoint.load(source.path / CHECKPOINT, "cpu")
-    if source.metrics.size() < state["metrics_bytes"]:
-        raise ValueError(f"{source.metrics.path}: rows are lost")
-    shutil.copyfile(source.metrics.path, target.metrics.path)
-    for epoch in kept:
-        epoch_path(target, epoch).parent.mkdir(exist_ok=True)
-        shutil.copyfile(epoch_path(source, epoch), epoch_path(target, epoch))
-    # Last and in one piece, for a checkpoint is what says that the rest is there.
-    temporary = target.path / f"{CHECKPOINT}.tmp"
-    shutil.copyfile(source.path / CHECKPOINT, temporary)
-    temporary.replace(target.path / CHECKPOINT)

@@ -34,6 +34,7 @@ def results_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results go to tmp_path/results, messages are without colours."""
     monkeypatch.setenv("VI_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("VI_DB", raising=False)
 
 
 @pytest.fixture

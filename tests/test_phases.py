@@ -272,10 +272,12 @@ def test_rows_tell_which_of_several_starts_won(runs, searches):
         assert len(made.unique(dim=0)) == len(made)
 
 
-@pytest.mark.parametrize("stop_at", [2, 5])
-@pytest.mark.parametrize("starts", [1, 3])
+@pytest.mark.parametrize(
+    ("stop_at", "starts", "spoilt"),
+    [(2, 1, False), (5, 1, False), (2, 3, False), (5, 3, False), (5, 1, True)],
+)
 def test_local_optimisation_goes_on_where_it_was_stopped(
-    runs, monkeypatch, tmp_path, stop_at, starts
+    runs, monkeypatch, tmp_path, capsys, stop_at, starts, spoilt
 ):
     several = f"local_optimisation.setting.starts={starts}"
     whole = ran(runs, EVERYTHING, several)
@@ -296,8 +298,13 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
         lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
     )
     assert run(EVERYTHING, several) == 130
-    assert run(EVERYTHING, several) == 0
     again = RunFolder(tmp_path / "cut" / "runs" / whole.path.name)
+    if spoilt:
+        state = checkpoint.load(again.path / "local.pt", "cpu")
+        checkpoint.save(state | {"search": {"step": "one"}}, again.path / "local.pt")
+    assert run(EVERYTHING, several) == 0
+    afresh = f"starts afresh: {again.path / 'local.pt'} has other keys, types or shapes"
+    assert (afresh in capsys.readouterr().err) == spoilt
     for name in ("metrics.csv", "estimates.csv"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert not (again.path / "local.pt").exists()

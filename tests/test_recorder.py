@@ -259,7 +259,7 @@ def test_database_does_not_say_finished_when_the_folder_does_not(
     recorder = Recorder(folder, record, database_url(tmp_path), warn=pytest.fail, **QUICK)
     record_some(recorder)
 
-    def fail(_: RunRecord) -> None:
+    def fail(_: RunRecord, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder, "write_status", fail)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from utils.reporting.labels import distinguish
-from utils.reporting.listing import shown_status
+from utils.reporting.listing import run_table, shown_status
 from utils.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
+from utils.results.lock import holding
 
 
 def test_markdown_keeps_pipes_out_of_the_way() -> None:
@@ -88,3 +92,21 @@ def test_a_run_is_lost_after_five_silent_minutes() -> None:
     assert shown_status("running", recent, now) == "running"
     assert shown_status("running", "", now) == "lost"
     assert shown_status("finished", late, now) == "finished"
+    assert shown_status("running", "last week", now) == "lost"
+
+
+def test_a_run_of_this_host_is_lost_as_soon_as_its_lock_is_free(tmp_path: Path) -> None:
+    now = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    run = {"host": socket.gethostname(), "folder": str(tmp_path), "heartbeat": now.isoformat()}
+    described = {"id": "a", "experiment": "e", "posterior": "p", "loss": "l", "dataset": "d"}
+    described |= {"seed": 0, "status": "running", "started": "", "wall_seconds": None}
+
+    def shown(**changes: str) -> str:
+        (row,) = run_table(pd.DataFrame([described | run | changes]), now).rows
+        return row[6].text()
+
+    assert shown() == "running"  # no lock is there: nothing is known
+    with holding(tmp_path):
+        assert shown() == "running"
+    assert shown() == "lost"
+    assert shown(host="elsewhere") == "running"

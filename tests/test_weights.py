@@ -1,4 +1,4 @@
-"""Weights of other runs: which run and which epoch they are of, and trainings that are copied."""
+"""Weights of other runs: which run and which epoch they are of."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from experiments.build import BuildError
+from experiments.resuming import Training
 from experiments.schema import Initialise, Part
-from experiments.weights import adopt_training, epoch_path, find_run, load_into, settle
+from experiments.weights import epoch_path, find_run, load_into, settle
 from models.generative import LinearGaussian
 from models.networks.constant import Constant
 from models.posteriors.kernels import hvi
 from models.vae import VAE
 from utils import checkpoint
+from utils.checkpoint import CheckpointError
 from utils.results.folder import RunFolder
 from utils.results.methods import Method
-from utils.results.records import MEMBERSHIP, Estimate, Link, Metric, RunRecord
+from utils.results.records import MEMBERSHIP, Estimate, Link, RunRecord
 
 CPU = torch.device("cpu")
 
@@ -69,12 +71,43 @@ def test_only_finished_runs_with_weights_are_taken(tmp_path):
         find_run(Initialise("stopped-s0"), tmp_path)
 
 
-def test_a_run_whose_status_cannot_be_read_is_left_out(tmp_path):
+@pytest.mark.parametrize("file", ["status.json", "links.csv"])
+def test_a_run_that_cannot_be_read_is_left_out(tmp_path, file):
     make_run(tmp_path, "good")
     broken = make_run(tmp_path, "broken")
-    broken.status_path.write_text("")
-    with pytest.warns(RuntimeWarning, match="left out: .*broken-s0"):
-        assert find_run(Initialise("last", "mine"), tmp_path) == "good-s0"
+    (broken.path / file).write_bytes(b"\xff\n")
+    messages: list[str] = []
+    assert find_run(Initialise("last", "mine"), tmp_path, messages.append) == "good-s0"
+    (message,) = messages
+    assert message.startswith("left out: ")
+    assert str(broken.path / file) in message
+
+
+def test_a_run_whose_results_were_cut_is_left_out(tmp_path):
+    make_run(tmp_path, "good")
+    cut = make_run(tmp_path, "cut")
+    add_log_px(cut, "test", 0.0)
+    cut.write_status(cut.read_status(), vouch=True)
+    cut.estimates.truncate(0)
+    messages: list[str] = []
+    assert find_run(Initialise("best", "mine"), tmp_path, messages.append) == "good-s0"
+    assert "estimates.csv" in messages[0]
+
+
+def test_weights_of_another_seed_than_the_status_claims_are_refused(tmp_path, trained):
+    state = checkpoint.load(trained.path / "last.pt", CPU)
+    other = Training("k", 5, "")._asdict()
+    checkpoint.save(state | {"training": other}, trained.path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt is of another seed"):
+        load_into(make_vae(), Initialise("a-s0", weights="last"), tmp_path, CPU)
+
+
+@pytest.mark.parametrize("weights", ["last", 1])
+def test_a_checkpoint_of_other_keys_is_named(tmp_path, trained, weights):
+    for path in (trained.path / "last.pt", epoch_path(trained, 1)):
+        checkpoint.save({"trainer": {"a": 1}}, path)
+    with pytest.raises(CheckpointError, match=r"\.pt has other keys"):
+        load_into(make_vae(), Initialise("a-s0", weights=weights), tmp_path, CPU)
 
 
 def test_a_run_is_of_every_experiment_that_asked_for_it(tmp_path):
@@ -126,62 +159,3 @@ def test_parts_are_loaded_alone(tmp_path, trained, part):
     load_into(vae, Initialise("a-s0", parts=[part], weights="last"), tmp_path, CPU)
     loaded = {name.split(".")[0] for name, w in vae.state_dict().items() if (w == 3).all()}
     assert loaded == ({"amortiser"} if part == "encoder" else {part})  # this encoder has none
-
-
-CONFIG = {"model": {"latent_dim": 2}, "runtime": {"keep_epochs": [1]}}
-
-
-@pytest.mark.parametrize(
-    ("seed", "checksum", "changes", "adopted"),
-    [
-        (0, "x", {}, True),
-        (0, "x", {"evaluation": {"max_data": 5}}, True),
-        (1, "x", {}, False),
-        (0, "y", {}, False),
-        (0, "x", {"model": {"latent_dim": 3}}, False),
-        (0, "x", {"runtime": {"keep_epochs": [1, 2]}}, False),
-    ],
-)
-def test_a_training_is_copied_where_it_is_the_same(tmp_path, seed, checksum, changes, adopted):
-    source = make_run(tmp_path, "a", data_checksum="x", config=CONFIG)
-    source.metrics.append([Metric("train", 1, "train", "loss", 0.5)])
-    checkpoint.save({"metrics_bytes": source.metrics.size()}, source.path / "last.pt")
-    epoch_path(source, 1).parent.mkdir()
-    epoch_path(source, 1).write_bytes(b"of an epoch")
-    record = RunRecord("mine", "b", seed, data_checksum=checksum, config=CONFIG | changes)
-    target = RunFolder(tmp_path / "runs" / record.id)
-    target.create()
-    found = adopt_training(target, record, (), tmp_path, print)
-    if not adopted:
-        assert found is None
-        assert list(target.path.iterdir()) == []
-        return
-    assert found == "a-s0"
-    assert target.metrics.read() == source.metrics.read()
-    assert epoch_path(target, 1).read_bytes() == b"of an epoch"
-    copied, original = (folder.path / "last.pt" for folder in (target, source))
-    assert copied.read_bytes() == original.read_bytes()
-
-
-@pytest.mark.parametrize("damage", ["checkpoint", "no metrics", "fewer metrics"])
-def test_a_damaged_training_is_named_and_the_next_one_taken(tmp_path, damage):
-    for name in ("a", "b"):
-        folder = make_run(tmp_path, name, config=CONFIG)
-        folder.metrics.append([Metric("train", 1, "train", "loss", 0.5)])
-        checkpoint.save({"metrics_bytes": folder.metrics.size()}, folder.path / "last.pt")
-        epoch_path(folder, 1).parent.mkdir()
-        epoch_path(folder, 1).write_bytes(b"of an epoch")
-    broken = RunFolder(tmp_path / "runs" / "a-s0")
-    if damage == "checkpoint":
-        (broken.path / "last.pt").write_bytes(b"weights")
-    elif damage == "no metrics":
-        broken.metrics.path.unlink()
-    else:
-        broken.metrics.truncate(0)
-    record, messages = RunRecord("mine", "c", 0, config=CONFIG), []
-    target = RunFolder(tmp_path / "runs" / record.id)
-    target.create()
-    assert adopt_training(target, record, (), tmp_path, messages.append) == "b-s0"
-    (message,) = messages
-    assert message.startswith("a-s0 has trained the same but is damaged: ")
-    assert checkpoint.load(target.path / "last.pt", CPU)

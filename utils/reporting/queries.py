@@ -31,7 +31,7 @@ def load_runs(database: ResultsDatabase, experiments: Sequence[str] = ()) -> pd.
     runs = _frame(database, select(schema.runs).order_by(c.experiment, c.hash, c.seed))
     if runs.empty:
         raise ReportError(
-            f"the results database {database.url!r} is empty; `python main.py -config FILE` "
+            f"the results database {database.name} is empty; `python main.py -config FILE` "
             "makes a run, `python plot_from_db.py rebuild` takes in the folders of earlier ones"
         )
     runs["home"] = runs["experiment"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -22,21 +24,37 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    func,
     insert,
     inspect,
     make_url,
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 
 from utils.results import schema
-from utils.results.folder import RunFolder, run_folders
+from utils.results.folder import DamagedError, RunFolder, run_folders
 from utils.results.records import Estimate, Link, Metric, RunRecord
 from utils.results.upgrade import upgrade
 from utils.results.views import create_views
 
 Write = Callable[[Connection], None]
+
+LOGIN_SECONDS = 5
+REFUSED = re.compile(
+    r"authentication failed|no password supplied|access denied for user|login failed"
+    r"|role \S+ does not exist",
+    re.IGNORECASE,
+)
+"""What PostgreSQL, MySQL and SQL Server say to a wrong user or password."""
 
 WRITING = "plumbline_writing"  # the execution option of a transaction that will write
 
@@ -55,12 +73,21 @@ class Rebuilt(NamedTuple):
 
 
 def database_url(root: Path, given: str | None = None) -> str:
-    """The URL as given, else that of ``results.sqlite`` in the results root."""
-    return given or f"sqlite:///{root / 'results.sqlite'}"
+    """The URL as given, else $VI_DB, else that of ``results.sqlite`` in the results root."""
+    return given or os.environ.get("VI_DB") or f"sqlite:///{root / 'results.sqlite'}"
+
+
+def masked(text: str) -> str:
+    """``text`` with *** for every password that a URL in it gives; for whatever people see.
+
+    From the first colon of a URL's user to the last @, for a password may hold any character.
+    """
+    text = re.sub(r"(:/*[^:@/?]*:).*@", r"\1***@", text)
+    return re.sub(r"(?i)([?&;][^=&;?]*(?:passw|pwd|secret|token)[^=&;]*=)[^&;]*", r"\1***", text)
 
 
 def check_url(url: str) -> URL:
-    """The parsed URL, its password hidden in print.
+    """The parsed URL.
 
     Raises DatabaseError when it is no URL, or its driver is not installed.
     """
@@ -69,12 +96,36 @@ def check_url(url: str) -> URL:
         parsed.get_dialect().import_dbapi()
     except ArgumentError:
         raise DatabaseError(
-            f"{url!r} is no database URL; one looks like sqlite:///results/results.sqlite "
+            f"{masked(url)!r} is no database URL; one looks like sqlite:///results/results.sqlite "
             "or postgresql://user@host/name"
         ) from None
     except (NoSuchModuleError, ImportError) as error:
-        raise DatabaseError(f"{parsed!r} needs a driver that is not there: {error}") from error
+        reason = f"{masked(url)!r} needs a driver that is not there: {error}"
+        raise DatabaseError(reason) from error
     return parsed
+
+
+def check_login(url: str) -> None:
+    """Raise DatabaseError where the URL is no use, or the server refuses its user or password.
+
+    A server that does not answer is no error: the run's folder holds the results meanwhile.
+    """
+    parsed = check_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return
+    patience = {"connect_timeout": LOGIN_SECONDS} if "connect_timeout" not in parsed.query else {}
+    known = parsed.get_backend_name() in ("postgresql", "mysql", "mariadb")
+    engine = create_engine(parsed, connect_args=patience if known else {})
+    try:
+        engine.connect().close()
+    except SQLAlchemyError as error:
+        reason = first_line(error)
+        if REFUSED.search(reason):
+            raise DatabaseError(
+                f"{masked(url)!r} refuses the user or the password: {reason}"
+            ) from error
+    finally:
+        engine.dispose()
 
 
 class ResultsDatabase:
@@ -90,16 +141,24 @@ class ResultsDatabase:
     """
 
     def __init__(self, url: str, *, create: bool = True, busy_timeout: float = 10.0) -> None:
-        self.url = check_url(url)
-        self.engine = _engine(self.url, create, busy_timeout)
+        self.name = masked(url)
+        self.engine = _engine(check_url(url), create, busy_timeout)
+        try:
+            self._prepare(create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, create: bool) -> None:
+        """See to it that the schema is this program's."""
         found = self._version()
         if found is None and create:
             self._create_schema()
         elif found is None:
-            raise DatabaseError(f"{self.url!r} is no results database: it has not its tables")
+            raise DatabaseError(f"{self.name} is no results database: it has not its tables")
         elif found != schema.VERSION and not self._upgrade():
             raise DatabaseError(
-                f"{self.url!r} has schema {found}, this program needs {schema.VERSION}: move it "
+                f"{self.name} has schema {found}, this program needs {schema.VERSION}: move it "
                 "away and build a new one with `python plot_from_db.py rebuild`"
             )
 
@@ -137,7 +196,8 @@ class ResultsDatabase:
     def import_run(self, folder: RunFolder) -> str:
         """Make the database hold of a run exactly what its folder holds; returns the run's id.
 
-        Raises ValueError when the folder is no run's, has not its name, or a file is damaged.
+        Raises ValueError when the folder is no run's, has not its name, or a file is damaged, or
+        when a finished run would lose rows that the database has; nothing is changed then.
         """
         record = folder.read_status()
         if record is None:
@@ -150,7 +210,12 @@ class ResultsDatabase:
             (schema.estimates, folder.estimates.read()),
             (schema.links, folder.links.read()),
         )
+        if damage := folder.damage():
+            raise DamagedError("; ".join(damage))
+        vouched_for = record.status != "finished" or folder.is_vouched_for()
         with self._writing() as connection:
+            if not vouched_for:
+                _refuse_to_lose_rows(connection, folder, record, logs)
             run_write(record)(connection)
             for table, rows in logs:
                 connection.execute(delete(table).where(table.c.run == record.id))
@@ -163,8 +228,10 @@ class ResultsDatabase:
         for folder in run_folders(root):
             try:
                 rebuilt.imported.append(self.import_run(folder))
-            except (ValueError, OSError, IntegrityError) as error:
+            except (ValueError, OSError) as error:
                 rebuilt.skipped.append(str(error))
+            except (IntegrityError, DataError) as error:
+                rebuilt.skipped.append(f"{folder.path}: {first_line(error)}")
         return rebuilt
 
     def _writing(self) -> AbstractContextManager[Connection]:
@@ -196,10 +263,16 @@ class ResultsDatabase:
             return connection.scalar(select(schema.schema_version.c.version))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error in one line: the driver's own words rather than SQLAlchemy's page."""
     cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {cause}".split("\n", 1)[0]
+    return str(cause).strip().split("\n", 1)[0] or type(cause).__name__
+
+
+def is_damage(error: DBAPIError) -> bool:
+    """Whether SQLite says that a file is none of its own, or is damaged."""
+    code = getattr(error.orig, "sqlite_errorcode", None) or 0
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def run_write(record: RunRecord) -> Write:
@@ -228,6 +301,25 @@ def rows_write(table: Table, run: str, rows: Sequence[tuple[Any, ...]]) -> Write
         _insert(connection, table, run, rows)
 
     return write
+
+
+def _refuse_to_lose_rows(
+    connection: Connection,
+    folder: RunFolder,
+    record: RunRecord,
+    logs: Iterable[tuple[Table, Sequence[Any]]],
+) -> None:
+    status = select(schema.runs.c.status).where(schema.runs.c.id == record.id)
+    if connection.scalar(status) != "finished":
+        return
+    for table, rows in logs:
+        query = select(func.count()).select_from(table).where(table.c.run == record.id)
+        known = connection.scalar(query) or 0
+        if known > len(rows):
+            raise DamagedError(
+                f"{folder.path} has {len(rows)} rows of {table.name}, the database has {known}: "
+                "rows of the folder are lost"
+            )
 
 
 def _insert(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import operator
@@ -18,7 +19,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from utils.results.columns import columns_of
 from utils.results.migrations import Convert, converter
-from utils.results.records import Estimate, Link, Metric, RunRecord
+from utils.results.records import Estimate, Link, Metric, RunRecord, checked
+
+LONGEST_HEADER = 4096  # bytes: what is longer is no header of ours, and may never end
+
+FINGERPRINTS = "files"
+"""The key of status.json under which a finished run's files are described."""
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
@@ -36,13 +42,20 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _integer(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{text[:40]} is no integer of 64 bits, which databases hold")
+    return value
+
+
 def _real(value: Any) -> str:
     return repr(float(value))  # the shortest text that reads back as the same double
 
 
 CELLS: Mapping[Any, Cell] = {
     str: Cell(str, _one_line),
-    int: Cell(int, lambda value: str(operator.index(value))),
+    int: Cell(_integer, lambda value: str(operator.index(value))),
     float: Cell(float, _real),
     float | None: Cell(
         lambda text: float(text) if text else None,
@@ -54,6 +67,10 @@ CELLS: Mapping[Any, Cell] = {
 
 Earlier = Callable[[Sequence[str]], Convert | None]
 """Knows the headers of earlier forms of a file, and what makes their rows those of today."""
+
+
+class DamagedError(ValueError):
+    """A file of a run's folder is not what was written; the message names it."""
 
 
 class CsvLog(Generic[Row]):
@@ -85,47 +102,54 @@ class CsvLog(Generic[Row]):
     def read(self) -> list[Row]:
         """All complete rows; none when there is no file.
 
-        Raises ValueError, naming file and line, when the content is not what was written.
+        Raises DamagedError, naming file and line, when the content is not what was written.
         """
-        content = self._complete_lines().decode()
+        content = self._text()
         if not content:
             return []
         reader = csv.reader(io.StringIO(content, newline=""))
-        convert = self._converter(next(reader))
-        rows = []
-        for texts in reader:
-            try:
-                rows.append(self._parse(convert(texts)))
-            except ValueError as error:
-                raise ValueError(f"{self.path}:{reader.line_num}: {error}") from error
-        return rows
+        try:
+            return self._rows(reader)
+        except (ValueError, csv.Error) as error:
+            raise DamagedError(f"{self.path}:{reader.line_num}: {error}") from error
 
     def size(self) -> int:
         """Bytes in the file now; 0 when there is none."""
         return self.path.stat().st_size if self.path.exists() else 0
 
+    def fingerprint(self, size: int | None = None) -> str:
+        """Size and checksum of the file, or of its first bytes: ``1234:sha256:...``.
+
+        "0" where there is no file.
+        """
+        if not self.path.exists():
+            return "0"
+        with self.path.open("rb") as file:
+            content = file.read(-1 if size is None else size)
+        return f"{len(content)}:sha256:{hashlib.sha256(content).hexdigest()}"
+
     def truncate(self, size: int) -> None:
         """Cut the file back to ``size`` bytes.
 
-        Raises ValueError when the file is shorter or ``size`` is not the end of a row.
+        Raises DamagedError when the file is shorter or ``size`` is not the end of a row.
         """
         if size == 0 and not self.path.exists():
             return
         if size > self.size():
-            raise ValueError(
+            raise DamagedError(
                 f"{self.path} has {self.size()} bytes, fewer than {size}: rows are lost"
             )
         with naming(self.path), self.path.open("rb+") as file:
             file.seek(max(size - 1, 0))
             if size > 0 and file.read(1) != b"\n":
-                raise ValueError(f"{self.path}: byte {size} is not the end of a row")
+                raise DamagedError(f"{self.path}: byte {size} is not the end of a row")
             file.truncate(size)
 
     def keep_first(self, num_rows: int) -> None:
-        """Cut the file back to its first rows. Raises ValueError when it has fewer."""
+        """Cut the file back to its first rows. Raises DamagedError when it has fewer."""
         lines = self._complete_lines().splitlines(keepends=True)  # the header first
         if num_rows > max(len(lines) - 1, 0):
-            raise ValueError(f"{self.path} has fewer than {num_rows} rows: rows are lost")
+            raise DamagedError(f"{self.path} has fewer than {num_rows} rows: rows are lost")
         self.truncate(sum(map(len, lines[: num_rows + 1])) if num_rows else 0)
 
     def sync(self) -> None:
@@ -142,13 +166,31 @@ class CsvLog(Generic[Row]):
         cells = self._cells.values()
         return self._row_type(*(c.parse(text) for c, text in zip(cells, texts, strict=True)))
 
+    def _text(self) -> str:
+        content = self._complete_lines()
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            line = 1 + content.count(b"\n", 0, error.start)
+            raise DamagedError(f"{self.path}:{line}: these bytes are no text") from None
+
+    def _rows(self, reader: Iterator[list[str]]) -> list[Row]:
+        header = next(reader)
+        convert = self._converter(header)
+        rows = []
+        for texts in reader:
+            if len(texts) != len(header):
+                raise ValueError(f"{len(texts)} cells, not {len(header)}")
+            rows.append(self._parse(convert(texts)))
+        return rows
+
     def _converter(self, header: list[str]) -> Convert:
         """What makes the file's cells those of today."""
         if header == list(self._cells):
             return list
         convert = self._earlier(header)
         if convert is None:
-            raise ValueError(f"{self.path}:1: the header must be {','.join(self._cells)}")
+            raise ValueError(f"the header must be {','.join(self._cells)}")
         return convert
 
     def _bring_up_to_date(self) -> None:
@@ -166,8 +208,8 @@ class CsvLog(Generic[Row]):
         if not self.path.exists():
             return ""
         with self.path.open("rb") as file:
-            line = file.readline()
-        return line[:-1].decode() if line.endswith(b"\n") else ""
+            line = file.readline(LONGEST_HEADER)
+        return line[:-1].decode(errors="replace") if line.endswith(b"\n") else ""
 
     def _complete_lines(self) -> bytes:
         content = self.path.read_bytes() if self.path.exists() else b""
@@ -240,9 +282,16 @@ class RunFolder:
         for log in self._logs:
             log.sync()
 
-    def write_status(self, record: RunRecord) -> None:
-        """Replace status.json as a whole: a reader sees the old one or the new one."""
-        content = json.dumps(record.as_row(), indent=2, default=str)
+    def write_status(self, record: RunRecord, *, vouch: bool = False) -> None:
+        """Replace status.json as a whole: a reader sees the old one or the new one.
+
+        With ``vouch`` it tells sizes and checksums of metrics and estimates too, for nothing more
+        is written to them: by these ``damage`` sees later whether they are whole.
+        """
+        row = record.as_row()
+        if vouch:
+            row[FINGERPRINTS] = {log.path.name: log.fingerprint() for log in self._measured}
+        content = json.dumps(row, indent=2, default=str)
         temporary = self.status_path.with_suffix(".json.tmp")
         with naming(self.status_path):
             with temporary.open("w", encoding="utf-8") as file:
@@ -254,14 +303,49 @@ class RunFolder:
     def read_status(self) -> RunRecord | None:
         """The run's record; None when there is none yet.
 
-        Raises ValueError, naming the file, when it cannot be read.
+        Raises DamagedError, naming the file, when it cannot be read.
         """
-        if not self.status_path.exists():
+        row = self._status_row()
+        if row is None:
             return None
         try:
-            return RunRecord.from_row(json.loads(self.status_path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.status_path} is no run's status: {error}") from error
+            return checked(row)
+        except ValueError as error:
+            raise DamagedError(f"{self.status_path} is no run's status: {error}") from error
+
+    def damage(self) -> list[str]:
+        """What is not as it was when the run finished, one text a file.
+
+        Empty for a run that has not finished, or was made before fingerprints were written.
+        """
+        row = self._status_row() or {}
+        fingerprints = row.get(FINGERPRINTS)
+        if row.get("status") != "finished" or not isinstance(fingerprints, dict):
+            return []
+        return [
+            f"{log.path} is not what it was when the run finished: {log.size()} bytes"
+            for log in self._measured
+            if fingerprints.get(log.path.name, log.fingerprint()) != log.fingerprint()
+        ]
+
+    def is_vouched_for(self) -> bool:
+        """Whether the status tells fingerprints, so that ``damage`` sees what is lost."""
+        return FINGERPRINTS in (self._status_row() or {})
+
+    @property
+    def _measured(self) -> tuple[CsvLog[Any], ...]:
+        return self.metrics, self.estimates  # links may be added when a run has finished
+
+    def _status_row(self) -> dict[str, Any] | None:
+        try:
+            row = json.loads(self.status_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError, OSError) as error:
+            raise DamagedError(f"{self.status_path} cannot be read: {error}") from error
+        if not isinstance(row, dict):
+            raise DamagedError(f"{self.status_path} is no run's status: it holds no mapping")
+        return row
 
 
 def results_root(given: str | None = None) -> Path:

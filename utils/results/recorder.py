@@ -102,7 +102,7 @@ class Recorder:
         """Change fields of the record (``num_parameters=...``). Raises TypeError for unknown."""
         with self._lock:
             record = replace(self._record, **changes)
-            self._folder.write_status(record)
+            self._folder.write_status(record, vouch=record.status == "finished")
             self._record = record
         self._mirror.put(run_write(record))
 

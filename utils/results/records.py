@@ -7,6 +7,7 @@ bytes long in MySQL, four a character.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -54,6 +55,9 @@ class Estimate(NamedTuple):
         return Method(self.estimator, self.settings, self.family, self.search)
 
 
+REQUIRED = ("experiment", "hash", "seed", "status", "config")
+"""What every run's status tells."""
+
 MEMBERSHIP = "experiment"
 """Kind of a link to a further experiment (its name) that asked for the same run."""
 
@@ -70,7 +74,8 @@ class RunRecord:
     """What is known of one run; empty text and None stand for "not known (yet)".
 
     ``hash`` is that of the scientific configuration, ``config`` the fully resolved one;
-    ``posterior`` and ``loss`` are the short labels of tables and legends. Times are ISO 8601, UTC.
+    ``posterior`` and ``loss`` are the short labels of tables and legends. ``code`` is what each
+    phase stands on, by phase (``utils.code``). Times are ISO 8601, UTC.
     """
 
     experiment: Annotated[str, InSql(160)]
@@ -86,6 +91,7 @@ class RunRecord:
     git_commit: str = ""
     git_dirty: bool | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, Any] = field(default_factory=dict)
     device: str = ""
     dataset: Annotated[str, InSql(160)] = ""
     binarisation: Annotated[str, InSql(160)] = ""
@@ -114,9 +120,40 @@ class RunRecord:
         return cls(**{name: value for name, value in row.items() if name in names})
 
 
+def checked(row: Mapping[str, Any]) -> RunRecord:
+    """The record that a row of somewhere else holds, such as a file that people may have edited.
+
+    Raises ValueError, in one line, where a field is missing or of another type.
+    """
+    from pydantic import TypeAdapter, ValidationError  # not needed to write results
+
+    if missing := [name for name in REQUIRED if name not in row]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    try:
+        record = TypeAdapter(RunRecord).validate_python(dict(row))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name, value in vars(record).items():
+        if isinstance(value, (int, float)) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name}: a database cannot hold this number")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half a character") from None
+    if record.id != row.get("id", record.id):
+        raise ValueError(f"its id {row['id']!r} is not that of its hash and seed, {record.id!r}")
+    return record
+
+
 def run_id(config_hash: str, seed: int) -> str:
     """Identity of a run: ``<hash>-s<seed>``."""
     return f"{config_hash}-s{seed}"
+
+
+def stamp() -> str:
+    """Names what is moved aside, by the time of the machine; no two are the same."""
+    return f"{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def utc_now() -> str:

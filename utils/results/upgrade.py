@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, MetaData, Table, insert, select, update
+from sqlalchemy import Connection, MetaData, Table, insert, select, text, update
 
 from utils.results import schema
 from utils.results.migrations import method_of
@@ -19,6 +19,7 @@ def upgrade(connection: Connection, version: int | None) -> bool:
     if version != FIRST:
         return False
     drop_views(connection)
+    connection.execute(text("ALTER TABLE runs ADD COLUMN code TEXT NOT NULL DEFAULT '{}'"))
     _renew_estimates(connection)
     create_views(connection)
     connection.execute(update(schema.schema_version).values(version=schema.VERSION))

@@ -1,0 +1,57 @@
+"""The lock of a run's folder: who holds it is at the run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+ATTEMPTS = 3
+
+
+class BusyError(Exception):
+    """Another process is at this run."""
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Hold the run's lock; the system drops it when the process dies, however it dies.
+
+    Raises BusyError when another process holds it, OSError when the folder cannot be written.
+    """
+    with (path / "lock").open("a+") as file:
+        if not _taken(file):
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise BusyError(f"{path.name} is being run by {owner}: nothing done here")
+        file.truncate(0)
+        file.write(f"{socket.gethostname()} (pid {os.getpid()})\n")
+        file.flush()
+        yield
+
+
+def is_free(path: Path) -> bool:
+    """Whether a run's lock is there and nobody holds it; False where that cannot be told."""
+    try:
+        with (path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _taken(file: TextIO) -> bool:
+    """Take the lock; tries again, for ``is_free`` holds it for a moment."""
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if attempt < ATTEMPTS - 1:
+                time.sleep(0.05)
+    return False
