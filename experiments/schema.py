@@ -19,8 +19,8 @@ from models.likelihoods import likelihoods
 from models.local import local_settings
 from models.losses import losses, warmups
 from models.networks import decoders, encoders
-from models.posteriors.auxiliary import conditionals
-from models.posteriors.protocol import bases, posteriors, transitions
+from models.posteriors.protocol import bases, conditionals, posteriors, transitions
+from models.posteriors.schedules import beta_schedules
 from utils.data.base import datasets
 from utils.registry import Node, Registry
 from utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -29,7 +29,8 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
         datasets, models, decoders, likelihoods, encoders, posteriors, bases, transitions,
-        conditionals, losses, warmups, optimisers, schedules, local_settings, estimators,
+        conditionals, beta_schedules, losses, warmups, optimisers, schedules, local_settings,
+        estimators,
     )
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ CHECKPOINT = "last.pt"
 MODULES: Mapping[Part, Sequence[str]] = {
     "model": ("model",),
     "encoder": ("encoder", "amortiser"),
-    "posterior": ("posterior",),
+    "posterior": ("posterior", "expansion"),
 }
 
 

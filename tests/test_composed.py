@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.posteriors.chain import Chain
-from models.posteriors.composed import StandardNormal
+from models.posteriors.gaussian import StandardNormal
 from models.posteriors.protocol import posteriors
 from tests.components import make_node, standard_log_prob
 
@@ -125,7 +125,7 @@ def test_bad_options_are_refused(options):
 
 def test_standard_base():
     base = StandardNormal(3)
-    z, log_q = base.sample(torch.zeros(2, 0).double(), 5)
+    z, log_q = base.sample(torch.zeros(5, 2, 0).double(), torch.zeros(2, 0))
     assert z.shape == (5, 2, 3) and z.dtype == torch.float64
     torch.testing.assert_close(log_q, standard_log_prob(z))
     posterior = build({"name": "chain", "base": {"name": "standard"}, "transitions": []})

@@ -12,11 +12,11 @@ from models.generative import LinearGaussian
 from models.local import fast, local_optimise
 from models.networks.conditioned import ConditionedMLP
 from models.posteriors.chain import Chain
-from models.posteriors.composed import StandardNormal
-from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.gaussian import DiagonalGaussian, StandardNormal
 from models.posteriors.kernels import GaussianKernel
+from models.posteriors.paths import Target
 from models.posteriors.per_datum import per_datum
-from models.posteriors.protocol import LogDensity, Move, State, Transition
+from models.posteriors.protocol import Move, State, Transition
 from tests.components import POSTERIORS, initial, make_posterior, perturbed
 
 X = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2], [2.0, 0.1, 0.3]]).double().view(3, 1, 1, 3)
@@ -48,15 +48,17 @@ def test_stacked_copies_are_their_loop(options, common_noise, linear_gaussian: L
 class _Twice(Transition):
     """Two translations by one and the same net, with a look at the target."""
 
+    uses_target = True
+
     def __init__(self) -> None:
         super().__init__()
         self.net = ConditionedMLP(2, 0, 2, (4,), "tanh")
         self.again = self.net
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         z = state.z + self.net(torch.zeros_like(state.z), context)
         z = z + self.again(torch.zeros_like(z), context)
-        return Move(State(z), torch.zeros_like(log_target(z)))
+        return Move(State(z), torch.zeros_like(target(z)))
 
 
 def test_a_net_that_is_shared_stays_shared_and_may_stand_beside_a_target(linear_gaussian):
@@ -86,7 +88,7 @@ def test_weights_outside_of_linear_layers_are_refused():
             super().__init__()
             self.log_scale = nn.Parameter(torch.zeros(2))
 
-        def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+        def forward(self, state: State, context: Tensor, target: Target) -> Move:
             raise NotImplementedError
 
     with pytest.raises(ValueError, match=r"`transitions\.0\.log_scale`.*scope `context`"):

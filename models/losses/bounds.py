@@ -9,25 +9,20 @@ import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
-from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
+from models.losses.protocol import (
+    Bound,
+    LogTerms,
+    Loss,
+    Warmup,
+    Weight,
+    losses,
+    score_term,
+    stat_metrics,
+    stats_of,
+    warmups,
+)
 from models.posteriors.chain import Chain
 from utils.types import PositiveInt
-
-
-def _draw(
-    model: GenerativeModel,
-    posterior: Chain,
-    x: Tensor,
-    context: Tensor,
-    num_samples: int,
-    stop_score: bool,
-) -> tuple[LogTerms, Tensor]:
-    """Terms of S draws, and the base's draw z0 (S, B, D), the way to its context's gradient."""
-    stages = list(
-        posterior.stages(context, model.log_joint(x), num_samples, stop_score=stop_score)
-    )
-    z, log_q = stages[-1].state.z, stages[-1].log_q
-    return LogTerms(model.log_likelihood(x, z), model.log_prior(z), log_q), stages[0].state.z
 
 
 @losses.register("elbo")
@@ -62,10 +57,38 @@ class ELBO(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        terms, _ = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
-        loss = -self.annealed(terms, weight).mean(0)
+        stages = list(
+            posterior.stages(
+                context, model.log_joint(x), self.num_samples, stop_score=self.stop_score
+            )
+        )
+        terms, stats = LogTerms.of(model, x, stages[-1]), stats_of(stages)
+        annealed, log_choice = self.annealed(terms, weight), stages[-1].log_choice  # (S, B)
+        loss = -annealed.mean(0)
+        if log_choice is not None:
+            loss = loss - score_term(_less_others(annealed) / self.num_samples, log_choice)
         with torch.no_grad():
-            return Bound(loss, terms.log_w.mean(0), terms.metrics())
+            metrics = {**terms.metrics(), **stat_metrics(stats)}
+            return Bound(loss, terms.log_w.mean(0), metrics, stats)
+
+
+def _less_others(log_w: Tensor) -> Tensor:
+    """Each of log_w (S, B) less the mean of the others of its datum; one alone stays as it is."""
+    num_samples = len(log_w)
+    if num_samples == 1:
+        return log_w
+    return (log_w - log_w.mean(0)) * (num_samples / (num_samples - 1))
+
+
+def _gain(log_w: Tensor) -> Tensor:
+    """What each of log_w (S, B) adds to log (1/S) Σ w: the bound less that of the others."""
+    num_samples = len(log_w)
+    bound = log_w.logsumexp(0) - math.log(num_samples)
+    if num_samples == 1:
+        return log_w
+    own = torch.eye(num_samples, dtype=torch.bool, device=log_w.device)[..., None]
+    others = log_w.expand(num_samples, *log_w.shape).masked_fill(own, -math.inf).logsumexp(1)
+    return bound - (others - math.log(num_samples - 1))
 
 
 @losses.register("iwae")
@@ -93,6 +116,14 @@ class IWAE(Loss):
         self.square_weights = gradient == "dreg"
         self.warmup = warmup
 
+    def check(self, posterior: Chain) -> None:
+        """Raise ValueError for ``dreg`` with a posterior that makes discrete choices."""
+        if self.square_weights and posterior.makes_choices:
+            raise ValueError(
+                "`gradient: dreg` is for reparameterised draws, and this posterior makes discrete "
+                "choices (Metropolis); take `plain`"
+            )
+
     def __call__(
         self,
         model: GenerativeModel,
@@ -102,13 +133,22 @@ class IWAE(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        terms, z0 = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
+        stages = list(
+            posterior.stages(
+                context, model.log_joint(x), self.num_samples, stop_score=self.stop_score
+            )
+        )
+        terms, stats = LogTerms.of(model, x, stages[-1]), stats_of(stages)
+        z0, log_choice = stages[0].state.z, stages[-1].log_choice
         annealed = self.annealed(terms, weight)  # (S, B)
         # d/dφ log Σ w = Σ w̃ dlog w/dφ, so this loss has IWAE's gradient; `value` has its value.
         normalised = annealed.detach().softmax(0)
         if self.square_weights and z0.requires_grad:
             z0.register_hook(lambda gradient: gradient * normalised[..., None])
         loss = -(normalised * annealed).sum(0)
+        if log_choice is not None:
+            loss = loss - score_term(_gain(annealed), log_choice)
         with torch.no_grad():
             value = torch.logsumexp(terms.log_w, 0) - math.log(self.num_samples)
-            return Bound(loss, value, terms.metrics())
+            metrics = {**terms.metrics(), **stat_metrics(stats)}
+            return Bound(loss, value, metrics, stats)

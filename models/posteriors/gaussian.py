@@ -9,68 +9,92 @@ import torch
 from torch import Tensor
 
 from models.posteriors.chain import Chain
-from models.posteriors.protocol import Base, bases, posteriors
+from models.posteriors.protocol import Density, Draw, bases, conditionals, posteriors
 
 LOG_2PI = math.log(2 * math.pi)
 
 
+def _noise(given: Tensor, like: Tensor) -> Tensor:
+    """Standard normal (S, B, D), for ``given`` (S, B, .) and ``like`` (..., D)."""
+    shape = (*given.shape[:-1], like.shape[-1])
+    return torch.randn(*shape, dtype=like.dtype, device=like.device)
+
+
+@bases.register("standard")
+@conditionals.register("standard")
+class StandardNormal(Density):
+    """N(0, I), the same for each datum; no context."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.size = latent_dim
+
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        """One independent draw for each row of ``given``."""
+        shape = (*given.shape[:-1], self.size)
+        z = torch.randn(*shape, dtype=given.dtype, device=given.device)  # (S, B, D)
+        return Draw(z, self.log_prob(z, given, context))
+
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        """Log-density with all its constants."""
+        return -0.5 * (z.square().sum(-1) + self.size * LOG_2PI)
+
+
 @bases.register("diagonal")
-class DiagonalGaussian(Base):
+@conditionals.register("diagonal")
+class DiagonalGaussian(Density):
     """N(mean, diag(exp(log_variance))); context = (mean, log_variance), 2D numbers."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.size = latent_dim
         self.context_size = 2 * latent_dim
 
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
         """Reparameterised draw; log q needs only the noise, not z."""
         mean, log_variance = context.chunk(2, dim=-1)  # (B, D) each
-        noise = torch.randn(
-            num_samples, *mean.shape, dtype=context.dtype, device=context.device
-        )  # (S, B, D)
+        noise = _noise(given, mean)  # (S, B, D)
         log_scale = 0.5 * log_variance
         z = torch.addcmul(mean, noise, log_scale.exp())
         # The part without gradients first: few small nodes count at a VAE's usual sizes.
-        log_noise = -0.5 * (noise.square().sum(-1) + self.latent_dim * LOG_2PI)
-        return z, log_noise - log_scale.sum(-1)
+        log_noise = -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI)
+        return Draw(z, log_noise - log_scale.sum(-1))
 
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
         mean, log_variance = context.chunk(2, dim=-1)
         noise = (z - mean) * (-0.5 * log_variance).exp()
-        return -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.latent_dim * LOG_2PI)
+        return -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.size * LOG_2PI)
 
 
 @bases.register("full")
-class FullGaussian(Base):
+@conditionals.register("full")
+class FullGaussian(Density):
     """N(mean, L Lᵀ), L lower triangular with diagonal exp(.); context D + D(D+1)/2 numbers."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.size = latent_dim
         self.context_size = 2 * latent_dim + latent_dim * (latent_dim - 1) // 2
         rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
         self.register_buffer("below", rows * latent_dim + columns, persistent=False)
 
     def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        d = self.latent_dim
+        d = self.size
         mean, log_diagonal, below = context.split([d, d, self.context_size - 2 * d], dim=-1)
         flat = context.new_zeros(*context.shape[:-1], d * d)
         index = self.get_buffer("below").expand(below.shape)
         lower = flat.scatter(-1, index, below).unflatten(-1, (d, d))
         return mean, log_diagonal, lower + torch.diag_embed(log_diagonal.exp())  # (B, D, D)
 
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
         """Reparameterised draw z = mean + L ε."""
         mean, log_diagonal, scale = self._split(context)
-        noise = torch.randn(
-            num_samples, *mean.shape, dtype=context.dtype, device=context.device
-        )  # (S, B, D)
+        noise = _noise(given, mean)  # (S, B, D)
         z = mean + torch.einsum("bij,sbj->sbi", scale, noise)
-        return z, self._log_density(noise, log_diagonal)
+        return Draw(z, self._log_density(noise, log_diagonal))
 
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
         mean, log_diagonal, scale = self._split(context)
         centred = (z - mean).movedim(0, -1)  # (B, D, S)
@@ -78,7 +102,7 @@ class FullGaussian(Base):
         return self._log_density(noise, log_diagonal)
 
     def _log_density(self, noise: Tensor, log_diagonal: Tensor) -> Tensor:
-        return -0.5 * (noise.square().sum(-1) + self.latent_dim * LOG_2PI) - log_diagonal.sum(
+        return -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI) - log_diagonal.sum(
             -1
         )  # (S, B)
 

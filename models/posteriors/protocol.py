@@ -11,16 +11,14 @@ Dimension letters: S samples, B data points, D latent, V auxiliary, P context, K
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from models.posteriors.paths import GeometricPath, Target
 from utils.registry import Registry
-
-LogDensity = Callable[[Tensor], Tensor]
-"""Maps positions (S, B, D) to log-densities (S, B), in nats; normalised or not."""
 
 
 class State(NamedTuple):
@@ -34,18 +32,93 @@ class State(NamedTuple):
         return State(self.z.detach(), None if self.v is None else self.v.detach())
 
 
+class Part(nn.Module):
+    """What chains are made of: it takes ``context_size`` numbers per datum out of the context.
+
+    There are three kinds of numbers. Weights are parameters of nets, the same for each datum.
+    Context is the datum's own, made by an encoder. Numbers that are *learned but not amortised*
+    (step sizes, temperatures) are context that is the same for each datum until local
+    optimisation frees them; a part says so by ``amortised = False``.
+    """
+
+    context_size: int = 0
+    """How many numbers per datum it consumes."""
+
+    amortised: bool = True
+    """Whether an encoder makes these numbers; else one set of them is learned for all data."""
+
+    @property
+    def amortised_size(self) -> int:
+        """How many of these numbers, the first ones, are linear in the encoder's features.
+
+        Where that is not all of them, the context is made by ``expansion``.
+        """
+        return self.context_size if self.amortised else 0
+
+    def initial_context(self) -> Tensor:
+        """Context (context_size,) of a fresh, unfitted datum."""
+        return torch.zeros(self.context_size)
+
+    def expansion(self) -> nn.Module:
+        """New map from the amortised numbers (B, amortised_size) to context (B, context_size)."""
+        return nn.Identity() if self.amortised else Learned(self.initial_context())
+
+
+class Learned(nn.Module):
+    """Numbers that are the same for each datum: (B, 0) -> (B, n)."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.numbers = nn.Parameter(start.clone())
+
+    def forward(self, nothing: Tensor) -> Tensor:
+        """As many rows as ``nothing`` has."""
+        return self.numbers.expand(len(nothing), -1)
+
+
+class Draw(NamedTuple):
+    """A draw z (S, B, D) and its log-density log_q (S, B), in nats."""
+
+    z: Tensor
+    log_q: Tensor
+
+
+class Density(Part, ABC):
+    """A conditional density q(z | given, context), reparameterised: of a base or a partner.
+
+    ``given`` (S, B, G) is what the draw depends on sample by sample; for a base it is of size 0.
+    """
+
+    size: int
+    """D, numbers of a draw."""
+
+    uses_shared: bool = False
+    """Whether it also gets the chain's shared context (the papers' h), after its own numbers."""
+
+    @abstractmethod
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        """One draw z (S, B, D) for each row of ``given`` (S, B, G), by context (B, .)."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        """log q(z | given, context) (S, B) in nats, for z (S, B, D)."""
+
+
 class Move(NamedTuple):
     """What a transition returns: the new state and its ``log_ratio`` (S, B), in nats.
 
-    ``stats`` holds detached tensors for people (acceptance rates and the like).
+    ``log_choice`` (S, B) is the log-probability of the discrete decisions taken, with gradients
+    (acceptances of Metropolis's rule); None where there are none. ``stats`` holds detached
+    tensors (S, B) or (S, B, D) for people and for ``Transition.adapt``.
     """
 
     state: State
     log_ratio: Tensor
+    log_choice: Tensor | None = None
     stats: Mapping[str, Tensor] = {}
 
 
-class Transition(nn.Module, ABC):
+class Transition(Part, ABC):
     """One step of a chain: a flow layer, a Markov kernel, adding or dropping a variable.
 
     Contract: ``log_ratio = log forward density - log reverse density``, so that proper weighting
@@ -55,66 +128,56 @@ class Transition(nn.Module, ABC):
     adding a variable ``+log q(v|z)``; dropping it ``-log r(v|z)``.
     """
 
-    context_size: int = 0
-    """How many numbers per datum it consumes."""
-
     uses_shared: bool = False
     """Whether it also gets the chain's shared context (the papers' h), after its own numbers."""
 
-    @property
-    def amortised_size(self) -> int:
-        """How many of these numbers, the first ones, are linear in the encoder's features.
+    uses_target: bool = False
+    """Whether it looks at its target; the k-th of these gets the k-th of the chain's schedule."""
 
-        Where that is not all of them, an amortiser makes the context by ``expansion``.
-        """
-        return self.context_size
+    makes_choices: bool = False
+    """Whether its moves have a ``log_choice``."""
 
-    def initial_context(self) -> Tensor:
-        """Context (context_size,) of a fresh, unfitted datum."""
-        return torch.zeros(self.context_size)
-
-    def expansion(self) -> nn.Module:
-        """New map from the amortised numbers (B, amortised_size) to context (B, context_size)."""
-        return nn.Identity()
+    def adapt(self, stats: Mapping[str, Tensor]) -> None:
+        """Change buffers (step sizes) after an optimiser's step, by what its move told."""
 
     @abstractmethod
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """Move ``state`` given ``context`` (B, context_size [+ shared]) and the target density."""
-
-
-class Base(nn.Module, ABC):
-    """An explicit conditional density q0(z | context), reparameterised."""
-
-    context_size: int
-
-    def initial_context(self) -> Tensor:
-        """Context (context_size,) at which q0 is prior-like, N(0, I)."""
-        return torch.zeros(self.context_size)
-
-    @abstractmethod
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Draw z (S, B, D) given ``context`` (B, context_size), with log_q (S, B) in nats."""
-
-    @abstractmethod
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
-        """log q0(z | context) (S, B) in nats, for z (S, B, D)."""
 
 
 class Stage(NamedTuple):
     """A point on a chain's way; a draw *is* its last stage.
 
-    ``(state, log_q)`` is properly weighted; ``log_q`` (S, B) in nats.
+    ``(state, log_q)`` is properly weighted; ``log_q`` (S, B) in nats. ``path`` leads from the
+    chain's base to p(x, z). ``log_choice`` (S, B) is that of all moves so far, None where none
+    made a choice; ``stats`` are the last move's.
     """
 
     state: State
     log_q: Tensor
+    path: GeometricPath
+    log_choice: Tensor | None = None
     stats: Mapping[str, Tensor] = {}
+
+    @property
+    def log_w(self) -> Tensor:
+        """log p(x, z) - log q (S, B): the log importance weight, E[exp(log_w)] = p(x)."""
+        return self.path.end(self.state.z) - self.log_q
 
     def detach(self) -> Stage:
         """The same draw as a constant."""
-        return Stage(self.state.detach(), self.log_q.detach(), self.stats)
+        choice = None if self.log_choice is None else self.log_choice.detach()
+        return Stage(self.state.detach(), self.log_q.detach(), self.path, choice, self.stats)
+
+    def after(self, move: Move) -> Stage:
+        """The next stage."""
+        choice = self.log_choice
+        if move.log_choice is not None:
+            choice = move.log_choice if choice is None else choice + move.log_choice
+        return Stage(move.state, self.log_q + move.log_ratio, self.path, choice, move.stats)
 
 
 posteriors: Registry[nn.Module] = Registry("posteriors", "models.posteriors")
-bases: Registry[Base] = Registry("bases", "models.posteriors")
+bases: Registry[Density] = Registry("bases", "models.posteriors")
+conditionals: Registry[Density] = Registry("conditionals", "models.posteriors")
 transitions: Registry[Transition] = Registry("transitions", "models.posteriors")
