@@ -43,12 +43,12 @@ def by_hand(
     """L_1 ... L_T (T, B), one sample, straight from the definition."""
     constant = context.detach()
     own = constant[:, : posterior.base.context_size]
-    z, log_q = posterior.base.sample(torch.empty(1, len(x), 0), own)
+    z, log_q, _ = posterior.base.sample(torch.empty(1, len(x), 0), own)
     shared = constant[:, posterior.base.context_size :]
     result = []
     for alpha, kernel in zip(alphas, posterior.transitions, strict=True):
         before, log_q = z.detach(), log_q.detach()
-        z, log_forwards = kernel.forwards.sample(before, shared)
+        z, log_forwards, _ = kernel.forwards.sample(before, shared)
         log_reverse = kernel.reverse.log_prob(before, z, shared)
         log_f = alpha * model.log_joint(x)(z) + (1 - alpha) * posterior.log_base(constant)(z)
         result.append((log_q + log_forwards - log_reverse - log_f).squeeze(0))

@@ -125,7 +125,7 @@ def test_bad_options_are_refused(options):
 
 def test_standard_base():
     base = StandardNormal(3)
-    z, log_q = base.sample(torch.zeros(5, 2, 0).double(), torch.zeros(2, 0))
+    z, log_q, _ = base.sample(torch.zeros(5, 2, 0).double(), torch.zeros(2, 0))
     assert z.shape == (5, 2, 3) and z.dtype == torch.float64
     torch.testing.assert_close(log_q, standard_log_prob(z))
     posterior = build({"name": "chain", "base": {"name": "standard"}, "transitions": []})

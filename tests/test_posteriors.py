@@ -148,7 +148,7 @@ def test_draws_are_properly_weighted_after_a_short_fit(options, linear_gaussian:
 def test_gaussian_bases_against_torch(base):
     context = 0.5 * torch.randn(4, base.context_size, dtype=torch.float64)
     nothing = torch.empty(6, 4, 0).double()
-    z, log_q = base.sample(nothing, context)
+    z, log_q, _ = base.sample(nothing, context)
     torch.testing.assert_close(log_q, base.log_prob(z, nothing, context))
     mean = context[:, :3]
     if isinstance(base, FullGaussian):

@@ -94,8 +94,8 @@ class Lift(OfPartner):
         """See ``Transition``. Raises ValueError when z has a partner already."""
         if state.v is not None:
             raise ValueError("z has a partner v already: `drop` that first")
-        v, log_density = self.density.sample(state.z, context)
-        return Move(State(state.z, v), log_density)
+        v, log_q, excess = self.density.sample(state.z, context)
+        return Move(State(state.z, v), log_q, excess=excess)
 
 
 @transitions.register("drop")

@@ -151,11 +151,11 @@ class Chain(nn.Module):
         """
         own, *slices, shared = self._split(context)
         nothing = context.new_empty(num_samples, len(context), 0)
-        z, log_q = self.base.sample(nothing, own)  # (S, B, D), (S, B)
+        z, log_q, excess = self.base.sample(nothing, own)  # (S, B, D), (S, B)
         if stop_score:
             log_q = self.base.log_prob(z, nothing, own.detach())
         path = GeometricPath(self._log_base(own.detach() if detach else own), log_joint)
-        stage = Stage(State(z), log_q, path)
+        stage = Stage(State(z), log_q, path, excess=excess)
         yield stage
         if detach:
             shared = shared.detach()

@@ -20,6 +20,11 @@ def _noise(given: Tensor, like: Tensor) -> Tensor:
     return torch.randn(*shape, dtype=like.dtype, device=like.device)
 
 
+def excess_of(log_noise: Tensor, size: int) -> Tensor:
+    """log N(noise; 0, I) (S, B) less its mean, for noise of ``size`` numbers."""
+    return log_noise + 0.5 * size * (LOG_2PI + 1)
+
+
 @bases.register("standard")
 @conditionals.register("standard")
 class StandardNormal(Density):
@@ -33,7 +38,8 @@ class StandardNormal(Density):
         """One independent draw for each row of ``given``."""
         shape = (*given.shape[:-1], self.size)
         z = torch.randn(*shape, dtype=given.dtype, device=given.device)  # (S, B, D)
-        return Draw(z, self.log_prob(z, given, context))
+        log_q = self.log_prob(z, given, context)
+        return Draw(z, log_q, excess_of(log_q, self.size))
 
     def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
@@ -58,7 +64,7 @@ class DiagonalGaussian(Density):
         z = torch.addcmul(mean, noise, log_scale.exp())
         # The part without gradients first: few small nodes count at a VAE's usual sizes.
         log_noise = -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI)
-        return Draw(z, log_noise - log_scale.sum(-1))
+        return Draw(z, log_noise - log_scale.sum(-1), excess_of(log_noise, self.size))
 
     def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
@@ -92,7 +98,8 @@ class FullGaussian(Density):
         mean, log_diagonal, scale = self._split(context)
         noise = _noise(given, mean)  # (S, B, D)
         z = mean + torch.einsum("bij,sbj->sbi", scale, noise)
-        return Draw(z, self._log_density(noise, log_diagonal))
+        log_noise = -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI)
+        return Draw(z, log_noise - log_diagonal.sum(-1), excess_of(log_noise, self.size))
 
     def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""

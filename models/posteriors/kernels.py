@@ -112,7 +112,7 @@ class GaussianKernel(Transition):
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; the target is not looked at."""
-        z, log_q = self.forwards.sample(state.z, context)
+        z, log_q, _ = self.forwards.sample(state.z, context)
         log_r = self.reverse.log_prob(state.z, z, context)
         return Move(state._replace(z=z), log_q - log_r)
 

@@ -40,20 +40,25 @@ class Target(ABC):
         Where gradients are recorded both can be differentiated, by z and by all else in f.
         """
 
+    @abstractmethod
+    def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
+        """z where ``first`` (S, B), else the other: known as both of them have been evaluated."""
+
     def gradient(self, z: Tensor) -> Tensor:
         """d log f / dz (S, B, D)."""
         return self.evaluate(z).gradient
 
 
 class Remembered(Target):
-    """A log-density that remembers the last position at which it was evaluated.
+    """A log-density that remembers the last two positions at which it was evaluated.
 
-    A position is known by its identity: the same tensor, not an equal one.
+    Two, for a move may be refused. A position is known by its identity: the same tensor, not an
+    equal one.
     """
 
     def __init__(self, log_density: LogDensity) -> None:
         self._log_density = log_density
-        self._last: Point | None = None
+        self._points: tuple[Point, ...] = ()
 
     def __call__(self, z: Tensor) -> Tensor:
         """The remembered value, or a forward pass."""
@@ -61,8 +66,19 @@ class Remembered(Target):
         return self._log_density(z) if known is None else known
 
     def known(self, z: Tensor) -> Tensor | None:
-        """log f(z) (S, B) where z is the last position evaluated; else None."""
-        return self._last.log_density if self._last is not None and self._last.z is z else None
+        """log f(z) (S, B) where it has just been evaluated; else None."""
+        point = self._recall(z)
+        return None if point is None else point.log_density
+
+    def _recall(self, z: Tensor) -> Point | None:
+        for point in self._points:
+            if point.z is z:
+                return point
+        return None
+
+    def _keep(self, point: Point) -> Point:
+        self._points = (*self._points[-1:], point)
+        return point
 
     def evaluate(self, z: Tensor) -> Point:
         """What is remembered, or a forward and a backward pass, the latter to z alone.
@@ -70,11 +86,24 @@ class Remembered(Target):
         By torch.func, which torch.compile follows through a gradient of a gradient, and which
         works within ``no_grad``.
         """
-        if self._last is None or self._last.z is not z:
-            log_density, pull = torch.func.vjp(self._log_density, z)  # type: ignore[misc]
-            (gradient,) = pull(torch.ones_like(log_density))
-            self._last = Point(z, log_density, gradient)
-        return self._last
+        if (known := self._recall(z)) is not None:
+            return known
+        log_density, pull = torch.func.vjp(self._log_density, z)  # type: ignore[misc]
+        (gradient,) = pull(torch.ones_like(log_density))
+        return self._keep(Point(z, log_density, gradient))
+
+    def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
+        """See ``Target``."""
+        chosen = torch.where(first[..., None], z, other)
+        self.merge(chosen, first, z, other)
+        return chosen
+
+    def merge(self, chosen: Tensor, first: Tensor, z: Tensor, other: Tensor) -> None:
+        """Know ``chosen``, which is z where ``first``, else the other."""
+        one, two = self.evaluate(z), self.evaluate(other)
+        log_density = torch.where(first, one.log_density, two.log_density)
+        gradient = torch.where(first[..., None], one.gradient, two.gradient)
+        self._keep(Point(chosen, log_density, gradient))
 
 
 class Mixture(Target):
@@ -96,6 +125,12 @@ class Mixture(Target):
         log_density = beta * end.log_density + (1 - beta) * start.log_density
         beta = beta[..., None]
         return Point(z, log_density, beta * end.gradient + (1 - beta) * start.gradient)
+
+    def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
+        """See ``Target``."""
+        chosen = self._start.choose(first, z, other)
+        self._end.merge(chosen, first, z, other)
+        return chosen
 
 
 class GeometricPath:

@@ -77,10 +77,14 @@ class Learned(nn.Module):
 
 
 class Draw(NamedTuple):
-    """A draw z (S, B, D) and its log-density log_q (S, B), in nats."""
+    """A draw z (S, B, D) and its log-density log_q (S, B), in nats.
+
+    ``excess`` (S, B) is log_q less its mean over draws, -entropy, where that is known.
+    """
 
     z: Tensor
     log_q: Tensor
+    excess: Tensor | None = None
 
 
 class Density(Part, ABC):
@@ -108,13 +112,15 @@ class Move(NamedTuple):
     """What a transition returns: the new state and its ``log_ratio`` (S, B), in nats.
 
     ``log_choice`` (S, B) is the log-probability of the discrete decisions taken, with gradients
-    (acceptances of Metropolis's rule); None where there are none. ``stats`` holds detached
+    (acceptances of Metropolis's rule); None where there are none. ``excess`` (S, B) is a part of
+    log_ratio whose mean over the move's own noise is known to be zero. ``stats`` holds detached
     tensors (S, B) or (S, B, D) for people and for ``Transition.adapt``.
     """
 
     state: State
     log_ratio: Tensor
     log_choice: Tensor | None = None
+    excess: Tensor | None = None
     stats: Mapping[str, Tensor] = {}
 
 
@@ -150,13 +156,15 @@ class Stage(NamedTuple):
 
     ``(state, log_q)`` is properly weighted; ``log_q`` (S, B) in nats. ``path`` leads from the
     chain's base to p(x, z). ``log_choice`` (S, B) is that of all moves so far, None where none
-    made a choice; ``stats`` are the last move's.
+    made a choice. ``excess`` (S, B) is a part of log_q whose mean is known to be zero, None where
+    there is none. ``stats`` are the last move's.
     """
 
     state: State
     log_q: Tensor
     path: GeometricPath
     log_choice: Tensor | None = None
+    excess: Tensor | None = None
     stats: Mapping[str, Tensor] = {}
 
     @property
@@ -166,15 +174,29 @@ class Stage(NamedTuple):
 
     def detach(self) -> Stage:
         """The same draw as a constant."""
-        choice = None if self.log_choice is None else self.log_choice.detach()
-        return Stage(self.state.detach(), self.log_q.detach(), self.path, choice, self.stats)
+        return self._replace(
+            state=self.state.detach(),
+            log_q=self.log_q.detach(),
+            log_choice=None if self.log_choice is None else self.log_choice.detach(),
+        )
 
     def after(self, move: Move) -> Stage:
         """The next stage."""
-        choice = self.log_choice
-        if move.log_choice is not None:
-            choice = move.log_choice if choice is None else choice + move.log_choice
-        return Stage(move.state, self.log_q + move.log_ratio, self.path, choice, move.stats)
+        return Stage(
+            move.state,
+            self.log_q + move.log_ratio,
+            self.path,
+            _sum(self.log_choice, move.log_choice),
+            _sum(self.excess, move.excess),
+            move.stats,
+        )
+
+
+def _sum(some: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """The sum of what there is."""
+    if some is None or more is None:
+        return more if some is None else some
+    return some + more
 
 
 posteriors: Registry[nn.Module] = Registry("posteriors", "models.posteriors")
