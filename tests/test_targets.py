@@ -11,7 +11,7 @@ from torch import Tensor
 
 from estimators.importance import ImportanceSampling
 from models.generative import GenerativeModel, LinearGaussian
-from models.losses import ELBO, IWAE, Bound, Loss
+from models.losses import AVO, ELBO, IWAE, Bound, Loss
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.hamiltonian import Hamiltonian
@@ -302,6 +302,19 @@ def test_numbers_that_are_learned_belong_to_the_posterior():
     assert torch.equal(learned, posterior.initial_context()[4:].expand(3, -1))
     (gradient,) = torch.autograd.grad(learned.sum(), [expansion.maps[1].numbers])
     assert torch.equal(gradient, torch.full((2,), 3.0))
+
+
+@pytest.mark.parametrize("loss", [ELBO(), IWAE(num_samples=1)])
+def test_one_draw_of_a_chain_with_choices_is_warned_of(loss):
+    with pytest.warns(RuntimeWarning, match="no baseline"):
+        loss.check(metropolis())
+    loss.check(langevin())
+
+
+def test_losses_that_cannot_do_without_reparameterisation_refuse_choices():
+    for loss in (IWAE(gradient="dreg"), AVO()):
+        with pytest.raises(ValueError, match="discrete choices"):
+            loss.check(metropolis())
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from models.losses.protocol import (
     stat_metrics,
     stats_of,
     warmups,
+    warn_of_single_draws,
 )
 from models.posteriors.chain import Chain
 from utils.seeding import isolated
@@ -56,7 +57,11 @@ class ELBO(Loss):
         self.warmup = warmup
 
     def check(self, posterior: Chain) -> None:
-        """Raise ValueError for an analytic entropy where the posterior's base has none."""
+        """Raise ValueError for an analytic entropy where the posterior's base has none.
+
+        Warn of discrete choices with one sample.
+        """
+        warn_of_single_draws(posterior, self.num_samples)
         if not self.analytic:
             return
         with isolated(seed=0), torch.no_grad():
@@ -143,6 +148,7 @@ class IWAE(Loss):
 
     def check(self, posterior: Chain) -> None:
         """Raise ValueError for ``dreg`` with a posterior that makes discrete choices."""
+        warn_of_single_draws(posterior, self.num_samples)
         if self.square_weights and posterior.makes_choices:
             raise ValueError(
                 "`gradient: dreg` is for reparameterised draws, and this posterior makes discrete "

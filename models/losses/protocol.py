@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,17 @@ def stat_metrics(stats: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
             over = [axis for axis in range(values.dim()) if axis != 1]  # 1 is that of data
             means.setdefault(name, []).append(values.mean(over))
     return {name: torch.stack(of_each).mean(0) for name, of_each in means.items()}
+
+
+def warn_of_single_draws(posterior: Chain, num_samples: int) -> None:
+    """Say that the score term of one sample has no baseline, where there is such a term."""
+    if posterior.makes_choices and num_samples == 1:
+        warnings.warn(
+            "this posterior makes discrete choices (Metropolis), and with `num_samples: 1` the "
+            "gradient has no baseline and a large variance; take 2 samples or more",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def score_term(signal: Tensor, log_choice: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ def chain(
     Raises ValueError, with the place in the list, when the transitions do not fit together.
     """
     num_targets = sum(transition.uses_target for transition in transitions)
+    if schedule is not None and num_targets == 0:
+        raise ValueError(
+            "`schedule` is for transitions that look at a target (such as `leapfrog`), and there "
+            "is none; leave it out"
+        )
     betas = None if schedule is None else schedule(num_targets=num_targets)
     composed = Chain(base, transitions, shared_size, betas)
     _try_out(composed)
