@@ -36,8 +36,8 @@ class ELBO(Loss):
         gradient: ``plain``, or ``stl`` ("sticking the landing", Roeder et al. 2017,
             arXiv 1703.09194): without the base's score, whose mean is zero; its variance vanishes
             where a Gaussian q meets the posterior.
-        entropy: ``sampled`` takes log q as drawn; ``analytic`` puts the mean in place of what is
-            known of it, the entropies of base, partners and momenta (Caterini et al. 2018,
+        entropy: null takes log q as drawn; ``analytic`` puts the mean in place of what is known
+            of it, the entropies of base, partners and momenta (Caterini et al. 2018,
             arXiv 1805.11328). It has the same mean and gradients, and the smaller variance while
             q is much narrower than the posterior; near the optimum it has the larger one.
         warmup: what to anneal, and how.
@@ -48,7 +48,7 @@ class ELBO(Loss):
         *,
         num_samples: PositiveInt = 1,
         gradient: Literal["plain", "stl"] = "plain",
-        entropy: Literal["sampled", "analytic"] = "sampled",
+        entropy: Literal["analytic"] | None = None,
         warmup: Annotated[Warmup, warmups] | None = None,
     ) -> None:
         self.num_samples = num_samples
@@ -71,7 +71,7 @@ class ELBO(Loss):
             name = type(posterior.base).__name__
             raise ValueError(
                 f"`entropy: analytic` needs a base whose entropy is known; that of {name} is not; "
-                f"take `sampled`"
+                f"leave the option out"
             )
 
     def __call__(
