@@ -327,7 +327,7 @@ def test_the_loss_of_a_datum_does_not_depend_on_the_others(linear_gaussian, monk
     torch.testing.assert_close(many, alone.repeat(7))
 
 
-REFUSED = {"gaussian", "aux_real_nvp", "hvm"}
+REFUSED = {"gaussian", "aux_real_nvp", "hvm", "hamiltonian_vi"}
 
 
 @pytest.mark.parametrize("options", POSTERIORS)

@@ -8,12 +8,11 @@ the B data points are B separate problems, whatever the posterior.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.local.settings import LocalSettings
@@ -21,6 +20,7 @@ from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
 from utils.compiled import compiled
+from utils.gradients import frozen
 
 Scope = Literal["posterior", "context"]
 
@@ -163,8 +163,8 @@ class LocalOptimisation:
 
     def run(self, keep_going: Callable[[int], bool]) -> bool:
         """Go on to the end; False where ``keep_going(number of active data)`` said no."""
-        frozen = [self.model] if self.scope == "posterior" else [self.model, self.posterior]
-        with _frozen(*frozen):
+        constant = [self.model] if self.scope == "posterior" else [self.model, self.posterior]
+        with frozen(*constant):
             while (num_active := int(self._data["active"].sum())) > 0:
                 if not keep_going(num_active):
                     return False
@@ -288,16 +288,3 @@ class LocalOptimisation:
     def _objective(self, posterior: Chain, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         bound = self.loss(self.model, posterior, x, context)
         return bound.loss.sum(), bound.value
-
-
-@contextmanager
-def _frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block the modules' parameters ask for no gradients."""
-    weights = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -25,6 +25,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity
 from models.posteriors.protocol import Stage
 from utils import schedules
+from utils.gradients import frozen
 from utils.seeding import isolated
 from utils.types import Fraction, NonNegativeFloat, PositiveInt
 
@@ -85,6 +86,7 @@ class AVO(Loss):
         # Here and not where they are defined: this loads the compiler, a third of a start.
         self._coin = torch.compiler.disable(_coin)
         self._by_position = torch.compiler.disable(_by_position)
+        self._with_constant = torch.compiler.disable(_with_constant)
 
     def check(self, posterior: Chain) -> None:
         """Try ``posterior`` out on a target of its own.
@@ -118,7 +120,8 @@ class AVO(Loss):
         if torch.is_grad_enabled() and not self._coin(self.avo_probability):
             return self.elbo(model, posterior, x, context, weight)
         stages = posterior.stages(context, model.log_joint(x), self.num_samples, detach=True)
-        first, *layers = stages
+        looks = any(transition.uses_target for transition in posterior.transitions)
+        first, *layers = self._with_constant(model, stages) if looks else stages
         base_loss = self._base_loss(model, x, first, weight)
         stats = stats_of([first, *layers])
         z = torch.cat([stage.state.z for stage in layers])  # (T S, B, D)
@@ -154,6 +157,12 @@ class AVO(Loss):
 def _coin(probability: float) -> bool:
     """Not traced: the compiler would keep the first throw. On the CPU: nothing to wait for."""
     return torch.rand(()).item() < probability
+
+
+def _with_constant(model: GenerativeModel, stages: Iterable[Stage]) -> list[Stage]:
+    """The stages, drawn while the model is a constant: the forces it exerts must not train it."""
+    with frozen(model):
+        return list(stages)
 
 
 def _by_position(log_density: LogDensity, z: Tensor) -> Tensor:
