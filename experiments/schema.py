@@ -21,6 +21,7 @@ from models.losses import losses, warmups
 from models.networks import decoders, encoders
 from models.posteriors.protocol import bases, conditionals, posteriors, transitions
 from models.posteriors.schedules import beta_schedules
+from models.posteriors.step_sizes import step_sizes
 from utils.data.base import datasets
 from utils.registry import Node, Registry
 from utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -29,8 +30,8 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
         datasets, models, decoders, likelihoods, encoders, posteriors, bases, transitions,
-        conditionals, beta_schedules, losses, warmups, optimisers, schedules, local_settings,
-        estimators,
+        conditionals, beta_schedules, step_sizes, losses, warmups, optimisers, schedules,
+        local_settings, estimators,
     )
 }  # fmt: skip
 

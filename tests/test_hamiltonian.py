@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,22 +15,28 @@ from models.local import LocalOptimum, fast, local_optimise
 from models.losses import AVO, ELBO, IWAE
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, FullGaussian
-from models.posteriors.hamiltonian import Hamiltonian, Leapfrog, hamiltonian, hamiltonian_vi
+from models.posteriors.hamiltonian import (
+    Hamiltonian,
+    Leapfrog,
+    Tempering,
+    hamiltonian,
+    hamiltonian_vi,
+)
 from models.posteriors.kernels import hvi
 from models.posteriors.paths import Remembered, Target
 from models.posteriors.protocol import State
+from models.posteriors.step_sizes import LearnedSize
 from tests.components import CONTEXT, X, normal, perturbed
 
 TEMPERINGS: dict[str, dict[str, Any]] = {
     "none": {"tempering": "none"},
-    "fixed in scale": {"tempering": "fixed", "fixed_in": "scale", "first_temperature": 2.0},
+    "fixed in scale": {"tempering": "fixed_scale", "first_temperature": 2.0},
     "fixed in temperature": {
-        "tempering": "fixed",
-        "fixed_in": "temperature",
+        "tempering": "fixed_temperature",
         "first_temperature": 2.0,
     },
     "free": {"tempering": "free"},
-    "free, a size a step": {"tempering": "free", "step_sizes": "per_step"},
+    "free, a size a step": {"tempering": "free", "step_size_per": "step"},
 }
 every_tempering = pytest.mark.parametrize("options", TEMPERINGS.values(), ids=list(TEMPERINGS))
 
@@ -48,7 +55,7 @@ def contexts(posterior: Chain, base: Tensor = CONTEXT) -> Tensor:
 
 
 def test_leapfrog_reversed_returns_to_the_start():
-    transition = Leapfrog(3, num_steps=7, first_step=0.2)
+    transition = Leapfrog(3, num_steps=7, step_size=partial(LearnedSize, first=0.2))
     context = transition.initial_context().double().repeat(2, 1)
     z, v = normal(4, 2, 3), normal(4, 2, 3)
     there = transition(State(z, v), context, quartic()).state
@@ -58,34 +65,31 @@ def test_leapfrog_reversed_returns_to_the_start():
     torch.testing.assert_close(back.v, -v, atol=1e-10, rtol=0)
 
 
-def test_tempering_by_both_conventions_and_free():
+@pytest.mark.parametrize("name", ["fixed_scale", "fixed_temperature"])
+def test_fixed_tempering_by_both_conventions(name):
     """alpha_k = T_k / T_{k-1} for T = 1/sqrt(b), its square root for T = 1/b; T_k quadratic."""
     num_steps, first = 4, 3.0
-    share = torch.arange(num_steps + 1).double().square() / num_steps**2
-    for fixed_in, top, power in (("scale", math.sqrt(first), 1.0), ("temperature", first, 0.5)):
-        transition = Leapfrog(
-            2,
-            num_steps=num_steps,
-            tempering="fixed",
-            fixed_in=fixed_in,  # type: ignore[arg-type]
-            first_temperature=first,
-        )
-        t = top + (1 - top) * share
-        expected = (t[1:] / t[:-1]) ** power
-        steps = transition.steps(transition.initial_context().double()[None])
-        torch.testing.assert_close(steps.log_alphas.exp()[:, 0], expected, atol=1e-6, rtol=0)
-        product = steps.log_alphas.sum().exp()
-        torch.testing.assert_close(product, torch.tensor(first**-0.5).double(), atol=1e-6, rtol=0)
-    free = Leapfrog(2, num_steps=num_steps, tempering="free")
-    alphas = free.steps(free.initial_context()[None]).log_alphas.exp()
-    torch.testing.assert_close(alphas, torch.full((num_steps, 1), 0.9))
+    top, power = (math.sqrt(first), 1.0) if name == "fixed_scale" else (first, 0.5)
+    t = top + (1 - top) * torch.arange(num_steps + 1).double().square() / num_steps**2
+    tempering = Tempering(name, num_steps, first).double()
+    log_alphas = tempering(tempering.initial_context().double()[None])
+    # The initial context is a float32 number.
+    torch.testing.assert_close(
+        log_alphas.exp()[:, 0], (t[1:] / t[:-1]) ** power, rtol=0, atol=1e-6
+    )
+    assert log_alphas.sum().item() == pytest.approx(-0.5 * math.log(first), abs=1e-6)
 
 
-def test_step_sizes_stay_within_their_bounds():
-    transition = Leapfrog(3, num_steps=2, step_sizes="per_step", first_step=0.1, largest_step=0.5)
-    initial = transition.initial_context()[None]
-    torch.testing.assert_close(transition.steps(initial).sizes, torch.full((2, 1, 3), 0.1))
-    sizes = transition.steps(30 * torch.randn(50, transition.context_size)).sizes
+def test_free_tempering_starts_at_the_published_alphas():
+    tempering = Tempering("free", 4, 1.5)
+    alphas = tempering(tempering.initial_context()[None]).exp()
+    torch.testing.assert_close(alphas, torch.full((4, 1), 0.9))
+
+
+def test_learned_step_sizes_stay_within_their_bounds():
+    size = LearnedSize(3, first=0.1, largest=0.5)
+    torch.testing.assert_close(size(size.initial_context()[None]), torch.full((1, 3), 0.1))
+    sizes = size(30 * torch.randn(50, 3))
     assert (sizes >= 0).all()
     assert (sizes <= 0.5).all()
 
@@ -128,7 +132,7 @@ def test_the_momentum_is_a_lift_and_a_drop(options, linear_gaussian: LinearGauss
     torch.manual_seed(0)
     move = within(State(z), context, Remembered(linear_gaussian.log_joint(X)))
     torch.manual_seed(0)
-    scale = (-alone.steps(context).log_alphas.sum(0)).exp()[:, None]
+    scale = (-alone.log_alphas(context).sum(0)).exp()[:, None]
     lift = torch.distributions.Normal(torch.zeros(3, 2).double(), scale.expand(3, 2))
     v = torch.randn_like(z) * scale
     kept = alone(State(z, v), context, Remembered(linear_gaussian.log_joint(X)))
@@ -142,7 +146,9 @@ def test_the_momentum_is_a_lift_and_a_drop(options, linear_gaussian: LinearGauss
 @pytest.mark.parametrize("base", [DiagonalGaussian, FullGaussian])
 def test_draws_are_properly_weighted(options, base, linear_gaussian: LinearGaussian):
     """E[f(z) / q] = 1 for a density f narrower than the draws: light weights, 4.5 errors."""
-    posterior = hamiltonian(2, base=base(2), num_steps=3, first_step=0.2, **options)
+    posterior = hamiltonian(
+        2, base=base(2), num_steps=3, step_size=partial(LearnedSize, first=0.2), **options
+    )
     context, samples = contexts(posterior), 40_000
     with torch.no_grad():
         log_joint = linear_gaussian.log_joint(X)
@@ -158,8 +164,8 @@ def test_draws_are_properly_weighted(options, base, linear_gaussian: LinearGauss
 @pytest.mark.parametrize(
     "posterior",
     [
-        hamiltonian(2, num_steps=2, tempering="free", step_sizes="per_step"),
-        hamiltonian(2, num_steps=2, tempering="fixed"),
+        hamiltonian(2, num_steps=2, tempering="free", step_size_per="step"),
+        hamiltonian(2, num_steps=2, tempering="fixed_scale"),
         perturbed(hamiltonian_vi(2, num_iterations=2, num_steps=2, hidden=(4,)), scale=0.2),
     ],
     ids=["free", "fixed", "learned reverse"],
@@ -204,7 +210,7 @@ def test_analytic_entropies_keep_the_mean_and_the_gradients(
         context[:, 4:6] = -8.0  # steps so short that the momentum hardly changes
     context = context.repeat(num_data, 1).requires_grad_()
     results = []
-    for entropy in ("sampled", "analytic"):
+    for entropy in (None, "analytic"):
         torch.manual_seed(1)
         loss = ELBO(entropy=entropy)  # type: ignore[arg-type]
         bound = loss(linear_gaussian, posterior, x, context)
@@ -266,8 +272,11 @@ def test_it_takes_every_loss(linear_gaussian: LinearGaussian):
     ("options", "message"),
     [
         ({"num_steps": 0, "tempering": "free"}, "`tempering: free` needs steps"),
-        ({"first_step": 0.5}, "`first_step` must be below `largest_step`, 0.5; got 0.5"),
-        ({"tempering": "fixed", "first_temperature": 1.0}, "must be above 1; got 1"),
+        (
+            {"step_size": partial(LearnedSize, first=0.5)},
+            "`first` must be below `largest`, 0.5; got 0.5",
+        ),
+        ({"tempering": "fixed_scale", "first_temperature": 1.0}, "must be above 1; got 1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from models.posteriors.langevin import Langevin, MetropolisLangevin
 from models.posteriors.paths import GeometricPath, Target
 from models.posteriors.protocol import Move, State, Transition
 from models.posteriors.schedules import Free, Linear, Schedule, Sigmoidal, beta_schedules
+from models.posteriors.step_sizes import LearnedSize
 from tests.components import CONTEXT, X, normal
 from utils.compiled import compiled, has_compiler
 
@@ -27,19 +29,24 @@ NUM_STEPS = 3
 
 def leapfrogs() -> Chain:
     """Three leapfrog steps, each with a momentum and a target of its own."""
-    steps = [Hamiltonian(2, num_steps=1, first_step=0.2) for _ in range(NUM_STEPS)]
+    steps = [
+        Hamiltonian(2, num_steps=1, step_size=partial(LearnedSize, first=0.2))
+        for _ in range(NUM_STEPS)
+    ]
     return Chain(DiagonalGaussian(2), steps, schedule=Free(NUM_STEPS)).double()
 
 
 def langevin() -> Chain:
     """Three unadjusted Langevin steps."""
-    steps = [Langevin(2, first_step=0.05) for _ in range(NUM_STEPS)]
+    steps = [Langevin(2, step_size=partial(LearnedSize, first=0.05)) for _ in range(NUM_STEPS)]
     return Chain(DiagonalGaussian(2), steps, schedule=Sigmoidal(NUM_STEPS)).double()
 
 
 def metropolis() -> Chain:
     """Three Langevin steps under Metropolis's rule, long enough to be refused at times."""
-    steps = [MetropolisLangevin(2, first_step=0.25) for _ in range(NUM_STEPS)]
+    steps = [
+        MetropolisLangevin(2, step_size=partial(LearnedSize, first=0.25)) for _ in range(NUM_STEPS)
+    ]
     return Chain(DiagonalGaussian(2), steps, schedule=Linear(NUM_STEPS)).double()
 
 
@@ -201,7 +208,11 @@ def test_what_transitions_tell_reaches_metrics_and_adapt(linear_gaussian: Linear
     context = posterior.double().initial_context().double().repeat(3, 1)
     for loss in (ELBO(num_samples=2), IWAE(num_samples=2)):
         bound = loss(linear_gaussian, posterior, X, context)
-        assert [list(told) for told in bound.stats] == [["one"], ["acceptance"], ["one"]]
+        assert [list(told) for told in bound.stats] == [
+            ["one"],
+            ["acceptance", "gradient"],
+            ["one"],
+        ]
         assert torch.equal(bound.metrics["one"], torch.ones(3))
         torch.testing.assert_close(
             bound.metrics["acceptance"], bound.stats[1]["acceptance"].mean(0)
@@ -300,7 +311,7 @@ def test_numbers_that_are_learned_belong_to_the_posterior():
     context = expansion(amortiser(features))
     learned = context[:, 4:]
     assert torch.equal(learned, posterior.initial_context()[4:].expand(3, -1))
-    (gradient,) = torch.autograd.grad(learned.sum(), [expansion.maps[1].numbers])
+    (gradient,) = torch.autograd.grad(learned.sum(), [next(expansion.parameters())])
     assert torch.equal(gradient, torch.full((2,), 3.0))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.langevin import MetropolisLangevin, Proposal
 from models.posteriors.paths import Target
+from models.posteriors.step_sizes import LearnedSize
 from models.vae import VAE
 from utils import checkpoint, seeding
 from utils.config import load
@@ -126,7 +128,7 @@ class Adaptive(MetropolisLangevin):
     factor: Tensor
 
     def __init__(self, latent_dim: int) -> None:
-        super().__init__(latent_dim, first_step=0.1)
+        super().__init__(latent_dim, step_size=partial(LearnedSize, first=0.1))
         self.register_buffer("factor", torch.ones(()))
 
     def propose(self, z: Tensor, context: Tensor, target: Target) -> Proposal:

@@ -53,9 +53,9 @@ CASES = [
         Case("leapfrog", options, (PARTNER,), partner=PARTNER, prior_like=False)
         for options in (
             {"num_steps": 3},
-            {"num_steps": 3, "tempering": "free", "step_sizes": "per_step"},
-            {"num_steps": 2, "tempering": "fixed"},
-            {"num_steps": 2, "tempering": "fixed", "fixed_in": "temperature"},
+            {"num_steps": 3, "tempering": "free", "step_size_per": "step"},
+            {"num_steps": 2, "tempering": "fixed_scale"},
+            {"num_steps": 2, "tempering": "fixed_temperature"},
         )
     ),
     Case("hamiltonian", bijective=False),

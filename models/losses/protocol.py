@@ -65,12 +65,13 @@ def stats_of(stages: Sequence[Stage]) -> Sequence[Mapping[str, Tensor]]:
 
 
 def stat_metrics(stats: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Means (B,) of each stat over transitions, samples and dimensions."""
+    """Means (B,) over transitions and samples of each stat (S, B); those (S, B, D) are not for
+    people."""
     means: dict[str, list[Tensor]] = {}
     for told in stats:
         for name, values in told.items():
-            over = [axis for axis in range(values.dim()) if axis != 1]  # 1 is that of data
-            means.setdefault(name, []).append(values.mean(over))
+            if values.dim() == 2:
+                means.setdefault(name, []).append(values.mean(0))
     return {name: torch.stack(of_each).mean(0) for name, of_each in means.items()}
 
 

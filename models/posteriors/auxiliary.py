@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
 from models.posteriors.chain import Chain
 from models.posteriors.coupling import ConditionalAffine, Scale
 from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import Target
 from models.posteriors.protocol import (
     Density,
@@ -63,27 +64,18 @@ def partner_of(state: State, size: int) -> Tensor:
     return state.v
 
 
-class OfPartner(Transition):
+class OfPartner(Composite, Transition):
     """A transition that is made by a density of the partner, whose numbers are its own."""
 
     def __init__(self, *, density: Annotated[Density, conditionals]) -> None:
         super().__init__()
         self.density = density
         self.uses_shared = density.uses_shared
-        self.context_size = density.context_size
+        self.join()
 
-    @property
-    def amortised_size(self) -> int:
-        """See ``Part``."""
-        return self.density.amortised_size
-
-    def initial_context(self) -> Tensor:
-        """See ``Part``."""
-        return self.density.initial_context()
-
-    def expansion(self) -> nn.Module:
-        """See ``Part``."""
-        return self.density.expansion()
+    def own_parts(self) -> list[Part]:
+        """See ``Composite``."""
+        return [self.density]
 
 
 @transitions.register("lift")

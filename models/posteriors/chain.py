@@ -8,23 +8,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
-from models.posteriors.protocol import Density, Part, Stage, State, Transition
+from models.posteriors.protocol import Density, Stage, State, Transition
 from models.posteriors.schedules import Schedule
 
 
-class _Piecewise(nn.Module):
-    """One map for each piece of the last axis, the results put together again."""
+class _Shared(Part):
+    """The numbers handed to every transition that asks for them: the papers' h."""
 
-    def __init__(self, sizes: Sequence[int], maps: Sequence[nn.Module]) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.sizes = list(sizes)
-        self.maps = nn.ModuleList(maps)
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Map (B, sum of sizes) piece by piece."""
-        pieces = zip(self.maps, numbers.split(self.sizes, dim=-1), strict=True)
-        return torch.cat([piece_map(piece) for piece_map, piece in pieces], dim=-1)
+        self.context_size = size
 
 
 def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
@@ -34,7 +29,7 @@ def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
     return torch.cat([own, shared], dim=-1) if transition.uses_shared else own
 
 
-class Chain(nn.Module):
+class Chain(Composite):
     """``z0 ~ base(. | context)``, then one transition after the other.
 
     log q = log q0(z0) + Σ_k log_ratio_k; the pair (z_K, log q) is properly weighted (see
@@ -62,62 +57,39 @@ class Chain(nn.Module):
         self.base = base
         self.transitions = cast("Sequence[Transition]", nn.ModuleList(transitions))
         self.schedule = schedule
-        self.shared_size = shared_size
         num_targets = sum(transition.uses_target for transition in transitions)
         if schedule is not None and schedule.num_targets != num_targets:
             raise ValueError(
                 f"the schedule is for {schedule.num_targets} transitions that look at their "
                 f"target, and there are {num_targets}"
             )
-        self._sizes = [*(part.context_size for part in self._parts()), shared_size]
+        self._shared = _Shared(shared_size)
+        self.join()
 
-    def _parts(self) -> list[Part]:
-        """Those that take numbers out of the context, in its order."""
-        return [self.base, *self.transitions, *([] if self.schedule is None else [self.schedule])]
+    def own_parts(self) -> list[Part]:
+        """See ``Composite``."""
+        schedule = [] if self.schedule is None else [self.schedule]
+        return [self.base, *self.transitions, *schedule, self._shared]
 
     @property
-    def context_size(self) -> int:
-        """P, the numbers per datum."""
-        return sum(self._sizes)
+    def shared_size(self) -> int:
+        """Numbers per datum of the shared context."""
+        return self._shared.context_size
 
     @property
     def makes_choices(self) -> bool:
         """Whether a draw depends on discrete decisions (``Stage.log_choice``)."""
         return any(transition.makes_choices for transition in self.transitions)
 
-    def initial_context(self) -> Tensor:
-        """Context (P,) of a fresh datum: a prior-like base, identity-like transitions."""
-        return torch.cat(self._initial_parts())
-
-    def _initial_parts(self) -> list[Tensor]:
-        parts = [part.initial_context() for part in self._parts()]
-        return [*parts, torch.zeros(self.shared_size)]
-
-    def _amortised_sizes(self) -> list[int]:
-        return [*(part.amortised_size for part in self._parts()), self.shared_size]
-
     def amortiser(self, num_features: int) -> nn.Linear:
         """New map from encoder features (B, num_features) to the amortised numbers.
 
-        With the initial context as its bias, so that training starts near the prior.
+        With those of a fresh datum as its bias, so that training starts near the prior.
         """
-        sizes = self._amortised_sizes()
-        starts = [part[:n] for part, n in zip(self._initial_parts(), sizes, strict=True)]
-        linear = nn.Linear(num_features, sum(sizes))
+        linear = nn.Linear(num_features, self.amortised_size)
         with torch.no_grad():
-            linear.bias.copy_(torch.cat(starts))
+            linear.bias.copy_(self.initial_amortised())
         return linear
-
-    def expansion(self) -> nn.Module:
-        """New map from the amortised numbers to context (B, P).
-
-        The identity but for parts whose numbers are not all amortised: Householder's vectors,
-        step sizes.
-        """
-        sizes = self._amortised_sizes()
-        if sizes == self._sizes:
-            return nn.Identity()
-        return _Piecewise(sizes, [*(part.expansion() for part in self._parts()), nn.Identity()])
 
     def log_base(self, context: Tensor) -> LogDensity:
         """The base's density as a function of z, given context (B, P)."""
@@ -149,7 +121,7 @@ class Chain(nn.Module):
                 log_q before it, the base's density on the path, and the shared context are
                 constants.
         """
-        own, *slices, shared = self._split(context)
+        own, *slices, shared = self.split(context)
         nothing = context.new_empty(num_samples, len(context), 0)
         z, log_q, excess = self.base.sample(nothing, own)  # (S, B, D), (S, B)
         if stop_score:
@@ -170,11 +142,13 @@ class Chain(nn.Module):
             stage = stage.after(move)
             yield stage
 
-    def _split(self, context: Tensor) -> list[Tensor]:
-        if self._sizes[0] == self.context_size:  # spares a lone base the copy in its gradient
+    def split(self, context: Tensor) -> list[Tensor]:
+        """See ``Composite``."""
+        if self.base.context_size == self.context_size:
+            # Spares a lone base the copy in its gradient.
             empty = context[..., :0]
-            return [context, *(empty for _ in self._sizes[1:])]
-        return list(context.split(self._sizes, dim=-1))
+            return [context, *(empty for _ in self.own_parts()[1:])]
+        return super().split(context)
 
     def forward(self, context: Tensor, log_joint: LogDensity, num_samples: int = 1) -> Stage:
         """Draw S samples for each of B data points: z (S, B, D) and log_q (S, B)."""

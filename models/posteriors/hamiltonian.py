@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.layers import Activation, Widths
 from models.posteriors.auxiliary import ConditionalGaussian, Drop, Lift, partner_of
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import LOG_2PI, DiagonalGaussian, excess_of
+from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import Target
 from models.posteriors.protocol import (
     Density,
@@ -24,46 +25,76 @@ from models.posteriors.protocol import (
     posteriors,
     transitions,
 )
+from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
 from utils import mcmc
 from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
 
-Tempering = Literal["none", "fixed", "free"]
-FixedIn = Literal["scale", "temperature"]
+TemperingName = Literal["none", "fixed_scale", "fixed_temperature", "free"]
+StepSizePer = Literal["chain", "step"]
 FIRST_ALPHA = 0.9  # of free tempering, as in the authors' code
 
 
-class Steps(NamedTuple):
-    """K leapfrog steps: sizes (K, B, D), and the logarithms of what scales momenta, (K, B)."""
+class Tempering(Part):
+    """By how much K steps cool a momentum: alpha_k = sqrt(b_{k-1} / b_k) <= 1, b_K = 1.
 
-    sizes: Tensor
-    log_alphas: Tensor
+    Learned, not amortised (Caterini et al. 2018, arXiv 1805.11328). ``none`` has alpha_k = 1,
+    ``free`` learns each alpha_k. The others learn T_0 > 1 and come down to T_K = 1 quadratically,
+    T_k = T_0 + (1 - T_0) k²/K²: ``fixed_scale`` with T = 1/sqrt(b), the momentum's scale, as in
+    the paper and in the authors' code for their Gaussian model, and ``fixed_temperature`` with
+    T = 1/b, as in the same authors' code for MNIST.
 
-
-class Dynamics(Transition, ABC):
-    """K tempered leapfrog steps on -log f; the target is that of its stage.
-
-    After each step the momentum is scaled by alpha_k = sqrt(b_{k-1} / b_k) <= 1, b_K = 1
-    (Caterini et al. 2018, arXiv 1805.11328), so that log|det| = D Σ log alpha_k. Step sizes are
-    bounded, in (0, ``largest_step``); they and the temperatures are learned, not amortised.
-
-    Args:
-        latent_dim: D, also the momentum's.
-        num_steps: K; K + 1 gradients a draw.
-        first_step: the step sizes to begin with.
-        largest_step: their bound.
-        step_sizes: ``common`` has one vector of D sizes for all steps, ``per_step`` K of them.
-        tempering: ``none`` has b_k = 1; ``free`` learns each alpha_k; ``fixed`` learns b_0 and
-            goes to 1 quadratically, T_k = T_0 + (1 - T_0) k²/K².
-        fixed_in: what ``fixed`` means by T: the momentum's ``scale`` 1/sqrt(b), as in the paper
-            and in the authors' code for their Gaussian model, or its ``temperature`` 1/b, as in
-            the same authors' code for MNIST.
-        first_temperature: 1/b_0 > 1 to begin with, of ``fixed``.
-
-    Raises ValueError for a first step that is not below the largest, for tempering without steps,
-    and for a first temperature that is not above 1.
+    Raises ValueError where there are no steps to cool in, and for a first temperature 1/b_0 that
+    is not above 1.
     """
 
     amortised = False
+
+    def __init__(self, name: TemperingName, num_steps: int, first_temperature: float) -> None:
+        super().__init__()
+        if name != "none" and num_steps == 0:
+            raise ValueError(f"`tempering: {name}` needs steps, and `num_steps` is 0")
+        if name.startswith("fixed") and first_temperature <= 1:
+            raise ValueError(f"`first_temperature` must be above 1; got {first_temperature:g}")
+        self.name, self.num_steps, self.first_temperature = name, num_steps, first_temperature
+        self.context_size = {"none": 0, "free": num_steps}.get(name, 1)
+
+    def initial_context(self) -> Tensor:
+        """log(T_0 - 1), or the sigmoid's inverse of each alpha."""
+        if self.name in ("none", "free"):
+            first = math.log(FIRST_ALPHA / (1 - FIRST_ALPHA))
+        else:
+            t = self.first_temperature
+            first = math.log((math.sqrt(t) if self.name == "fixed_scale" else t) - 1)
+        return torch.full((self.context_size,), first)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """log alpha_k (K, B), none of them above 0, for context (B, context_size)."""
+        if self.name == "none":
+            return context.new_zeros(self.num_steps, len(context))
+        if self.name == "free":
+            return F.logsigmoid(context).T
+        way = torch.arange(self.num_steps + 1, dtype=context.dtype, device=context.device)
+        rest = 1 - (way / self.num_steps).square()  # 1 ... 0
+        log_t = torch.log1p(context.exp() * rest).T  # (K + 1, B), exactly 0 at the end
+        log_scale = log_t if self.name == "fixed_scale" else 0.5 * log_t
+        return log_scale.diff(dim=0)
+
+
+class Dynamics(Composite, Transition, ABC):
+    """K leapfrog steps on -log f, f the target of its stage, each followed by cooling.
+
+    After a step the momentum is scaled by alpha_k, so that log|det| = D Σ log alpha_k (Caterini
+    et al. 2018, arXiv 1805.11328). K + 1 gradients a draw.
+
+    Args:
+        latent_dim: D, also the momentum's.
+        num_steps: K.
+        step_size: how long steps are; null: learned, 0.1 at first and below 0.5.
+        step_size_per: one vector of D sizes for the whole ``chain`` of steps, or one a ``step``.
+        tempering: ``none``, ``fixed_scale``, ``fixed_temperature`` or ``free``; see ``Tempering``.
+        first_temperature: 1/b_0 to begin with, where tempering is fixed.
+    """
+
     uses_target = True
 
     def __init__(
@@ -71,73 +102,40 @@ class Dynamics(Transition, ABC):
         latent_dim: int,
         *,
         num_steps: NonNegativeInt = 5,
-        first_step: PositiveFloat = 0.1,
-        largest_step: PositiveFloat = 0.5,
-        step_sizes: Literal["common", "per_step"] = "common",
-        tempering: Tempering = "none",
-        fixed_in: FixedIn = "scale",
+        step_size: Annotated[StepSizes, step_sizes] | None = None,
+        step_size_per: StepSizePer = "chain",
+        tempering: TemperingName = "none",
         first_temperature: PositiveFloat = 1.5,
     ) -> None:
         super().__init__()
-        if first_step >= largest_step:
-            raise ValueError(
-                f"`first_step` must be below `largest_step`, {largest_step:g}; got {first_step:g}"
-            )
-        if tempering != "none" and num_steps == 0:
-            raise ValueError(f"`tempering: {tempering}` needs steps; `num_steps` is 0")
-        if tempering == "fixed" and first_temperature <= 1:
-            raise ValueError(f"`first_temperature` must be above 1; got {first_temperature:g}")
+        make = LearnedSize if step_size is None else step_size
         self.latent_dim, self.num_steps = latent_dim, num_steps
-        self.first_step, self.largest_step = first_step, largest_step
-        self.tempering, self.fixed_in = tempering, fixed_in
-        self.first_temperature = first_temperature
-        num_vectors = num_steps if step_sizes == "per_step" else min(num_steps, 1)
-        num_temperatures = {"none": 0, "fixed": 1, "free": num_steps}[tempering]
-        self._sizes = [num_vectors * latent_dim, num_temperatures]
-        self.context_size = sum(self._sizes)
+        num_sizes = num_steps if step_size_per == "step" else min(num_steps, 1)
+        self.step_sizes = nn.ModuleList(make(latent_dim=latent_dim) for _ in range(num_sizes))
+        self.tempering = Tempering(tempering, num_steps, first_temperature)
+        self.join()
 
-    def initial_context(self) -> Tensor:
-        """Raw step sizes, then raw temperatures."""
-        steps = torch.full((self._sizes[0],), _logit(self.first_step / self.largest_step))
-        first = self.first_temperature
-        top = math.sqrt(first) if self.fixed_in == "scale" else first
-        raw = {"none": 0.0, "fixed": math.log(top - 1) if top > 1 else 0.0}
-        raw["free"] = _logit(FIRST_ALPHA)
-        return torch.cat([steps, torch.full((self._sizes[1],), raw[self.tempering])])
+    def own_parts(self) -> list[Part]:
+        """See ``Composite``."""
+        return [*self.step_sizes, self.tempering]
 
-    def steps(self, context: Tensor) -> Steps:
-        """The steps of each datum, given context (B, context_size)."""
-        raw_sizes, raw = context[:, : self.context_size].split(self._sizes, dim=-1)
-        sizes = self.largest_step * raw_sizes.sigmoid().unflatten(-1, (-1, self.latent_dim))
-        sizes = sizes.movedim(0, 1).expand(self.num_steps, -1, -1)
-        return Steps(sizes, self._log_alphas(raw).T)
-
-    def _log_alphas(self, raw: Tensor) -> Tensor:
-        """log alpha_k (B, K), none above 0."""
-        if self.tempering == "none":
-            return raw.new_zeros(len(raw), self.num_steps)
-        if self.tempering == "free":
-            return F.logsigmoid(raw)
-        way = torch.arange(self.num_steps + 1, dtype=raw.dtype, device=raw.device)
-        rest = 1 - (way / self.num_steps).square()  # 1 ... 0
-        log_t = torch.log1p(raw.exp() * rest)  # (B, K + 1), exactly 0 at the end
-        log_scale = log_t if self.fixed_in == "scale" else 0.5 * log_t
-        return log_scale.diff(dim=-1)
+    def log_alphas(self, context: Tensor) -> Tensor:
+        """log alpha_k (K, B), given context (B, context_size)."""
+        return self.tempering(self.split(context)[-1])
 
     def integrate(
-        self, z: Tensor, momentum: Tensor, steps: Steps, target: Target
+        self, z: Tensor, momentum: Tensor, context: Tensor, target: Target
     ) -> tuple[Tensor, Tensor]:
         """Position and momentum (S, B, D) after the steps."""
-        for size, log_alpha in zip(*steps, strict=True):
+        *own, _ = self.split(context)
+        sizes = [size(part) for size, part in zip(self.step_sizes, own, strict=True)]
+        for step, log_alpha in enumerate(self.log_alphas(context)):
+            size = sizes[step % len(sizes)]
             point, momentum = mcmc.leapfrog(target.evaluate(z), momentum, size, 1, target)
             z = point.z
-            if self.tempering != "none":
+            if self.tempering.context_size > 0:
                 momentum = momentum * log_alpha.exp()[:, None]
         return z, momentum
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
 
 
 @transitions.register("leapfrog")
@@ -147,9 +145,8 @@ class Leapfrog(Dynamics):
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``. Raises ValueError when there is no partner as large as z."""
         momentum = partner_of(state, self.latent_dim)
-        steps = self.steps(context)
-        z, momentum = self.integrate(state.z, momentum, steps, target)
-        log_ratio = -self.latent_dim * steps.log_alphas.sum(0)  # (B,)
+        z, momentum = self.integrate(state.z, momentum, context, target)
+        log_ratio = -self.latent_dim * self.log_alphas(context).sum(0)  # (B,)
         return Move(State(z, momentum), log_ratio.expand(z.shape[:-1]))
 
 
@@ -163,12 +160,11 @@ class Hamiltonian(Dynamics):
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; a partner, if there is one, is left alone."""
-        steps = self.steps(context)
         noise = torch.randn_like(state.z)
         momentum = noise
-        if self.tempering != "none":
-            momentum = noise * (-steps.log_alphas.sum(0)).exp()[:, None]
-        z, momentum = self.integrate(state.z, momentum, steps, target)
+        if self.tempering.context_size > 0:
+            momentum = noise * (-self.log_alphas(context).sum(0)).exp()[:, None]
+        z, momentum = self.integrate(state.z, momentum, context, target)
         kinetic = 0.5 * noise.square().sum(-1)
         log_ratio = 0.5 * momentum.square().sum(-1) - kinetic
         excess = excess_of(-kinetic - 0.5 * self.latent_dim * LOG_2PI, self.latent_dim)
@@ -181,11 +177,9 @@ def hamiltonian(
     *,
     base: Annotated[Density, bases] | None = None,
     num_steps: NonNegativeInt = 5,
-    first_step: PositiveFloat = 0.1,
-    largest_step: PositiveFloat = 0.5,
-    step_sizes: Literal["common", "per_step"] = "common",
-    tempering: Tempering = "free",
-    fixed_in: FixedIn = "scale",
+    step_size: Annotated[StepSizes, step_sizes] | None = None,
+    step_size_per: StepSizePer = "chain",
+    tempering: TemperingName = "free",
     first_temperature: PositiveFloat = 1.5,
 ) -> Chain:
     """Hamiltonian VAE: leapfrog steps on the model's own density (Caterini et al. 2018).
@@ -196,22 +190,19 @@ def hamiltonian(
     Args:
         base: of z_0; null: a diagonal Gaussian.
         num_steps: K.
-        first_step: step sizes to begin with.
-        largest_step: their bound.
-        step_sizes: ``common`` (one vector) or ``per_step``.
-        tempering: ``none``, ``fixed`` (quadratic) or ``free``.
-        fixed_in: ``fixed`` is quadratic in the momentum's ``scale`` 1/sqrt(b), as in the paper,
-            or in its ``temperature`` 1/b, as in the authors' code for MNIST.
-        first_temperature: 1/b_0 to begin with, of ``fixed``.
+        step_size: how long steps are; null: learned, 0.1 at first and below 0.5.
+        step_size_per: ``chain`` has one vector of step sizes, ``step`` one each.
+        tempering: ``none``; ``free`` (each alpha_k learned); or from a learned first temperature
+            down to 1 quadratically, in 1/sqrt(b) (``fixed_scale``, as in the paper) or in 1/b
+            (``fixed_temperature``, as in the authors' code for MNIST).
+        first_temperature: 1/b_0 to begin with, where tempering is fixed.
     """
     dynamics = Hamiltonian(
         latent_dim,
         num_steps=num_steps,
-        first_step=first_step,
-        largest_step=largest_step,
-        step_sizes=step_sizes,
+        step_size=step_size,
+        step_size_per=step_size_per,
         tempering=tempering,
-        fixed_in=fixed_in,
         first_temperature=first_temperature,
     )
     return Chain(DiagonalGaussian(latent_dim) if base is None else base, [dynamics])
@@ -223,8 +214,7 @@ def hamiltonian_vi(
     *,
     num_iterations: PositiveInt = 1,
     num_steps: PositiveInt = 5,
-    first_step: PositiveFloat = 0.1,
-    largest_step: PositiveFloat = 0.5,
+    step_size: Annotated[StepSizes, step_sizes] | None = None,
     hidden: Widths = (200,),
     activation: Activation = "elu",
     shared_size: NonNegativeInt | None = None,
@@ -237,8 +227,7 @@ def hamiltonian_vi(
     Args:
         num_iterations: momenta, one after the other.
         num_steps: leapfrog steps with each.
-        first_step: step sizes to begin with.
-        largest_step: their bound.
+        step_size: how long steps are; null: learned, 0.1 at first and below 0.5.
         hidden: widths of the nets of q and r.
         activation: nonlinearity of the nets, and of h.
         shared_size: size of h, a linear map of the encoder's features; null: D.
@@ -252,8 +241,6 @@ def hamiltonian_vi(
 
     layers: list[Transition] = []
     for _ in range(num_iterations):
-        dynamics = Leapfrog(
-            latent_dim, num_steps=num_steps, first_step=first_step, largest_step=largest_step
-        )
+        dynamics = Leapfrog(latent_dim, num_steps=num_steps, step_size=step_size)
         layers += [Lift(density=density()), dynamics, Drop(density=density())]
     return Chain(DiagonalGaussian(latent_dim), layers, shared_size)

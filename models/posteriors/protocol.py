@@ -14,9 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from models.posteriors.parts import Part
 from models.posteriors.paths import GeometricPath, Target
 from utils.registry import Registry
 
@@ -30,50 +30,6 @@ class State(NamedTuple):
     def detach(self) -> State:
         """The same state as a constant."""
         return State(self.z.detach(), None if self.v is None else self.v.detach())
-
-
-class Part(nn.Module):
-    """What chains are made of: it takes ``context_size`` numbers per datum out of the context.
-
-    There are three kinds of numbers. Weights are parameters of nets, the same for each datum.
-    Context is the datum's own, made by an encoder. Numbers that are *learned but not amortised*
-    (step sizes, temperatures) are context that is the same for each datum until local
-    optimisation frees them; a part says so by ``amortised = False``.
-    """
-
-    context_size: int = 0
-    """How many numbers per datum it consumes."""
-
-    amortised: bool = True
-    """Whether an encoder makes these numbers; else one set of them is learned for all data."""
-
-    @property
-    def amortised_size(self) -> int:
-        """How many of these numbers, the first ones, are linear in the encoder's features.
-
-        Where that is not all of them, the context is made by ``expansion``.
-        """
-        return self.context_size if self.amortised else 0
-
-    def initial_context(self) -> Tensor:
-        """Context (context_size,) of a fresh, unfitted datum."""
-        return torch.zeros(self.context_size)
-
-    def expansion(self) -> nn.Module:
-        """New map from the amortised numbers (B, amortised_size) to context (B, context_size)."""
-        return nn.Identity() if self.amortised else Learned(self.initial_context())
-
-
-class Learned(nn.Module):
-    """Numbers that are the same for each datum: (B, 0) -> (B, n)."""
-
-    def __init__(self, start: Tensor) -> None:
-        super().__init__()
-        self.numbers = nn.Parameter(start.clone())
-
-    def forward(self, nothing: Tensor) -> Tensor:
-        """As many rows as ``nothing`` has."""
-        return self.numbers.expand(len(nothing), -1)
 
 
 class Draw(NamedTuple):
@@ -114,7 +70,7 @@ class Move(NamedTuple):
     ``log_choice`` (S, B) is the log-probability of the discrete decisions taken, with gradients
     (acceptances of Metropolis's rule); None where there are none. ``excess`` (S, B) is a part of
     log_ratio whose mean over the move's own noise is known to be zero. ``stats`` holds detached
-    tensors (S, B) or (S, B, D) for people and for ``Transition.adapt``.
+    tensors for ``Transition.adapt``; those (S, B) are for people, too.
     """
 
     state: State

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.posteriors.protocol import Part
+from models.posteriors.parts import Part
 from utils import schedules
 from utils.registry import Registry
 
