@@ -60,7 +60,10 @@ CASES = [
     ),
     Case("hamiltonian", bijective=False),
     Case("langevin", bijective=False),
+    Case("langevin", {"skip_below": 0.5}, bijective=False),
     Case("metropolis_langevin", bijective=False),
+    Case("metropolis_langevin", {"rule": "barker"}, bijective=False),
+    Case("metropolis_hamiltonian", bijective=False),
     Case(
         "partner_coupling",
         {**NET, "partner_size": PARTNER, "scale": "exponential"},

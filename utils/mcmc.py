@@ -101,6 +101,12 @@ def metropolis(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     return torch.rand_like(probability) < probability, probability
 
 
+def barker(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Accept with probability t / (1 + t), t = exp(log_ratio) (Barker 1965); as ``metropolis``."""
+    probability = log_ratio.sigmoid().nan_to_num(nan=0.0)
+    return torch.rand_like(probability) < probability, probability
+
+
 def hamiltonian(
     start: P, step_size: Tensor | float, num_steps: int, target: Differentiable[P]
 ) -> Proposal[P]:

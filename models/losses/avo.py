@@ -94,7 +94,7 @@ class AVO(Loss):
         Raises ValueError when it has no transitions or not as many as there are ``alphas``, when
         they make discrete choices, when a transition leaves the space of z (lift, drop and all
         between), or when one that has no weights leaves the base's density alone whatever its
-        context: reflections of N(0, I).
+        context (reflections of N(0, I)) or has nothing to learn.
         """
         num_layers = len(posterior.transitions)
         if not num_layers:
@@ -197,6 +197,8 @@ def _try_out(posterior: Chain) -> None:
                 f"variable, and there is no annealed target for that"
             )
         has_weights = any(True for _ in transition.parameters())
+        if not has_weights and transition.context_size == 0:
+            raise ValueError(f"{name} has nothing that avo could teach it; take elbo or iwae")
         if not has_weights and _keeps(log_base, before, stage):
             raise ValueError(
                 f"{name} leaves the base's density as it is whatever its context, so avo has "

@@ -1,10 +1,10 @@
-"""Langevin steps as transitions, with and without Metropolis's rule."""
+"""Langevin and Hamiltonian Monte Carlo moves as transitions of a chain."""
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,15 @@ from torch import Tensor
 from models.posteriors.gaussian import LOG_2PI, excess_of
 from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import Point, Target
-from models.posteriors.protocol import Move, State, Transition, transitions
+from models.posteriors.protocol import (
+    Move,
+    State,
+    Transition,
+    transitions,
+)
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
 from utils import mcmc
+from utils.types import Fraction, PositiveInt
 
 
 class Proposal(NamedTuple):
@@ -33,19 +39,15 @@ class Proposal(NamedTuple):
         """log f(end) - log f(start) (S, B)."""
         return self.end.log_density - self.start.log_density
 
-    def stats(self, acceptance: Tensor) -> Mapping[str, Tensor]:
-        """What the move tells."""
-        return {"acceptance": acceptance.detach(), "gradient": self.start.gradient.detach()}
 
-
-class LangevinStep(Composite, Transition, ABC):
-    """z' = z + η ∇log f(z) + sqrt(2 η) ξ, ξ ~ N(0, I), f the target of its stage.
+class Sized(Composite, Transition, ABC):
+    """A move with one step size, which it adapts.
 
     Tells the (would-be) ``acceptance`` of Metropolis's rule (S, B), and ``gradient`` (S, B, D).
 
     Args:
         latent_dim: D.
-        step_size: how long the step η is; null: learned, 0.1 at first and below 0.5.
+        step_size: null: learned, 0.1 at first and below 0.5.
     """
 
     uses_target = True
@@ -63,13 +65,26 @@ class LangevinStep(Composite, Transition, ABC):
         """See ``Composite``."""
         return [self.step_size]
 
+    def size(self, context: Tensor) -> Tensor:
+        """Step sizes (B or 1, D), given context (B, context_size)."""
+        return self.step_size(self.split(context)[0])
+
     def adapt(self, stats: Mapping[str, Tensor]) -> None:
         """See ``Transition``."""
         self.step_size.adapt(stats)
 
+
+def told(acceptance: Tensor, start: Point) -> Mapping[str, Tensor]:
+    """What a move tells."""
+    return {"acceptance": acceptance.detach(), "gradient": start.gradient.detach()}
+
+
+class LangevinStep(Sized, ABC):
+    """z' = z + η ∇log f(z) + sqrt(2 η) ξ, ξ ~ N(0, I), f the target of its stage."""
+
     def propose(self, z: Tensor, context: Tensor, target: Target) -> Proposal:
         """One step from z (S, B, D)."""
-        size = self.step_size(self.split(context)[0])  # (B or 1, D)
+        size = self.size(context)  # (B or 1, D)
         spread = (2 * size).sqrt()
         start, noise = target.evaluate(z), torch.randn_like(z)
         end = target.evaluate(z + size * start.gradient + spread * noise)
@@ -83,39 +98,129 @@ class Langevin(LangevinStep):
     """Unadjusted Langevin step; its reverse is the same kernel read backwards.
 
     log_ratio = log m(z'|z) - log m(z|z') (Thin et al. 2021, arXiv 2106.15921, L-MCVAE).
+
+    Args:
+        latent_dim: D.
+        step_size: how long the step is; null: learned, 0.1 at first and below 0.5.
+        skip_below: a step that Metropolis's rule would accept with no more than this probability
+            is not taken, as in the authors' code (0.1). Above 0 the draws are no longer properly
+            weighted and the bound is heuristic; null: every step is taken.
     """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        step_size: Annotated[StepSizes, step_sizes] | None = None,
+        skip_below: Fraction | None = None,
+    ) -> None:
+        super().__init__(latent_dim, step_size=step_size)
+        self.skip_below = skip_below
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         move = self.propose(state.z, context, target)
-        kinetic = 0.5 * (move.noise.square().sum(-1) + self.latent_dim * LOG_2PI)
-        excess = excess_of(-kinetic, self.latent_dim)
         acceptance = (move.gain - move.log_ratio).clamp(max=0).exp()
-        stats = move.stats(acceptance)
-        return Move(state._replace(z=move.end.z), move.log_ratio, excess=excess, stats=stats)
+        stats = told(acceptance, move.start)
+        if self.skip_below is None:
+            kinetic = 0.5 * (move.noise.square().sum(-1) + self.latent_dim * LOG_2PI)
+            excess = excess_of(-kinetic, self.latent_dim)
+            return Move(state._replace(z=move.end.z), move.log_ratio, excess=excess, stats=stats)
+        taken = acceptance > self.skip_below
+        z = target.choose(taken, move.end.z, move.start.z)
+        return Move(state._replace(z=z), torch.where(taken, move.log_ratio, 0.0), stats=stats)
+
+
+Rule = Literal["metropolis", "barker"]
+RULES: Mapping[Rule, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "metropolis": mcmc.metropolis,
+    "barker": mcmc.barker,
+}
+
+
+class Choice(NamedTuple):
+    """Between ``start`` and ``end``: whether it was the end, and its probability, (S, B) each."""
+
+    start: Point
+    end: Point
+    accepted: Tensor
+    probability: Tensor
+
+    def move(self, state: State, target: Target, stats: Mapping[str, Tensor]) -> Move:
+        """The move, by a kernel that is reversible with respect to the target f.
+
+        log_ratio = log f(z') - log f(z); the decision's log-probability is its ``log_choice``.
+        """
+        accepted, probability = self.accepted, self.probability
+        z = target.choose(accepted, self.end.z, self.start.z)
+        gain = self.end.log_density - self.start.log_density
+        # log(1 - p) only where it was refused, so that p < 1: elsewhere its gradient is infinite.
+        log_refused = torch.log1p(-torch.where(accepted, 0.0, probability))
+        log_accepted = torch.where(accepted, probability, 1.0).log()
+        return Move(
+            state._replace(z=z),
+            torch.where(accepted, gain, 0.0),
+            log_choice=log_accepted + log_refused,
+            stats=stats,
+        )
 
 
 @transitions.register("metropolis_langevin")
 class MetropolisLangevin(LangevinStep):
-    """Langevin step that Metropolis's rule accepts or refuses: reversible, leaves f invariant.
+    """Langevin step that is accepted or refused: reversible, leaves f invariant (MALA).
 
-    log_ratio = log f(z') - log f(z); the decision's log-probability is its ``log_choice``
-    (Thin et al. 2021, arXiv 2106.15921, A-MCVAE).
+    Thin et al. 2021 (arXiv 2106.15921), A-MCVAE.
+
+    Args:
+        latent_dim: D.
+        step_size: how long the step is; null: learned, 0.1 at first and below 0.5.
+        rule: ``metropolis`` accepts with min(1, t), ``barker`` with t / (1 + t).
     """
 
     makes_choices = True
 
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        step_size: Annotated[StepSizes, step_sizes] | None = None,
+        rule: Rule = "metropolis",
+    ) -> None:
+        super().__init__(latent_dim, step_size=step_size)
+        self.decide = RULES[rule]
+
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         move = self.propose(state.z, context, target)
-        accepted, probability = mcmc.metropolis(move.gain - move.log_ratio)
-        z = target.choose(accepted, move.end.z, move.start.z)
-        # Of 1 - p only where it was refused, so that p < 1: elsewhere its gradient is infinite.
-        refused = (1 - torch.where(accepted, 0.0, probability)).log()
-        log_p = torch.where(accepted, probability, 1.0).log()
-        return Move(
-            state._replace(z=z),
-            torch.where(accepted, move.gain, 0.0),
-            log_choice=log_p + refused,
-            stats=move.stats(probability),
-        )
+        choice = Choice(move.start, move.end, *self.decide(move.gain - move.log_ratio))
+        return choice.move(state, target, told(choice.probability, move.start))
+
+
+@transitions.register("metropolis_hamiltonian")
+class MetropolisHamiltonian(Sized):
+    """Hamiltonian Monte Carlo: a fresh momentum, leapfrog steps, Metropolis's rule.
+
+    Args:
+        latent_dim: D.
+        num_leapfrog: steps, one gradient each.
+        step_size: how long they are; null: learned, 0.1 at first and below 0.5.
+    """
+
+    makes_choices = True
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        num_leapfrog: PositiveInt = 3,
+        step_size: Annotated[StepSizes, step_sizes] | None = None,
+    ) -> None:
+        super().__init__(latent_dim, step_size=step_size)
+        self.num_leapfrog = num_leapfrog
+
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``."""
+        start = target.evaluate(state.z)
+        move = mcmc.hamiltonian(start, self.size(context), self.num_leapfrog, target)
+        stats = told(move.probability, start)
+        return Choice(start, *move).move(state, target, stats)

@@ -44,9 +44,9 @@ class Target(ABC):
     def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
         """z where ``first`` (S, B), else the other: known as both of them have been evaluated."""
 
+    @abstractmethod
     def gradient(self, z: Tensor) -> Tensor:
-        """d log f / dz (S, B, D)."""
-        return self.evaluate(z).gradient
+        """d log f / dz (S, B, D), on the way: z is not remembered."""
 
 
 class Remembered(Target):
@@ -86,11 +86,18 @@ class Remembered(Target):
         By torch.func, which torch.compile follows through a gradient of a gradient, and which
         works within ``no_grad``.
         """
-        if (known := self._recall(z)) is not None:
-            return known
+        known = self._recall(z)
+        return self._keep(self._evaluate(z)) if known is None else known
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """See ``Target``."""
+        known = self._recall(z)
+        return (self._evaluate(z) if known is None else known).gradient
+
+    def _evaluate(self, z: Tensor) -> Point:
         log_density, pull = torch.func.vjp(self._log_density, z)  # type: ignore[misc]
         (gradient,) = pull(torch.ones_like(log_density))
-        return self._keep(Point(z, log_density, gradient))
+        return Point(z, log_density, gradient)
 
     def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
         """See ``Target``."""
@@ -125,6 +132,11 @@ class Mixture(Target):
         log_density = beta * end.log_density + (1 - beta) * start.log_density
         beta = beta[..., None]
         return Point(z, log_density, beta * end.gradient + (1 - beta) * start.gradient)
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """The mixture of both gradients."""
+        beta = self.beta[..., None]
+        return beta * self._end.gradient(z) + (1 - beta) * self._start.gradient(z)
 
     def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
         """See ``Target``."""
