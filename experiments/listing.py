@@ -74,15 +74,15 @@ def parameter_counts(built: Built) -> dict[str, int]:
     """Trained numbers by part of the VAE, and together."""
     vae = built.vae
     parts = {
-        "model": vae.model,
-        "encoder": vae.encoder,
-        "posterior": vae.posterior,
-        "amortiser": vae.amortiser,
-        "total": vae,
+        "model": [vae.model],
+        "encoder": [vae.encoder],
+        "posterior": [vae.posterior, vae.expansion],
+        "amortiser": [vae.amortiser],
+        "total": [vae],
     }
     return {
-        name: sum(p.numel() for p in part.parameters() if p.requires_grad)
-        for name, part in parts.items()
+        name: sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
+        for name, modules in parts.items()
     }
 
 
