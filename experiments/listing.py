@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from torch import nn
+
 from experiments.build import Built
 from utils.registry import REQUIRED, Option, Registry
 from utils.resolved import flow
@@ -73,7 +75,7 @@ def _bound(metadata: Any) -> str:
 def parameter_counts(built: Built) -> dict[str, int]:
     """Trained numbers by part of the VAE, and together."""
     vae = built.vae
-    parts = {
+    parts: dict[str, list[nn.Module]] = {
         "model": [vae.model],
         "encoder": [vae.encoder],
         "posterior": [vae.posterior, vae.expansion],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,12 +15,13 @@ from torch.distributions import Normal
 
 from models.posteriors.auxiliary import aux_real_nvp
 from models.posteriors.chain import Chain
+from models.posteriors.paths import Remembered
 from models.posteriors.protocol import posteriors
 from utils.registry import REQUIRED, Node, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 M = TypeVar("M", bound=nn.Module)
-NO_TARGET: Callable[[Tensor], Tensor] = lambda z: z.sum(-1)  # noqa: E731
+NO_TARGET = Remembered(lambda z: z.sum(-1))
 # Three data for the fixture `linear_gaussian`, and what gives each of them the same Gaussian.
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]])
 X = X.double().view(3, 1, 1, 3)

@@ -15,8 +15,10 @@ from models.generative import LinearGaussian
 from models.losses import ELBO, IWAE
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, StandardNormal
-from models.posteriors.langevin import MetropolisHamiltonian, MetropolisLangevin
+from models.posteriors.langevin import Langevin, MetropolisHamiltonian, MetropolisLangevin
 from models.posteriors.monte_carlo import annealed_mala, langevin
+from models.posteriors.paths import Remembered
+from models.posteriors.protocol import State
 from models.posteriors.schedules import Free
 from models.posteriors.step_sizes import ByAcceptance, BySpread, Fixed, LearnedSize
 from tests.components import CONTEXT, X
@@ -64,6 +66,27 @@ def test_without_steps_it_is_its_base(make, linear_gaussian: LinearGaussian):
         loss = ELBO(num_samples=5)
         values.append(loss(linear_gaussian, posterior, X, contexts(posterior)).value)
     assert torch.equal(*values)
+
+
+def test_a_langevin_step_weighs_its_kernel_against_itself_read_backwards():
+    """log m(z'|z) - log m(z|z'), m(z'|z) = N(z + η ∇log f(z), 2 η)."""
+
+    def log_f(z: Tensor) -> Tensor:
+        return -0.1 * z.pow(4).sum(-1) - z.prod(-1).square()
+
+    step, z = Langevin(2), torch.randn(5, 3, 2).double()
+    context = torch.tensor([-0.5, 0.7]).double().expand(3, 2)
+    size = step.size(context)
+    move = step(State(z), context, Remembered(log_f))
+
+    def log_kernel(start: Tensor, end: Tensor) -> Tensor:
+        start = start.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(log_f(start).sum(), start)
+        kernel = torch.distributions.Normal(start + size * gradient, (2 * size).sqrt())
+        return kernel.log_prob(end).sum(-1).detach()
+
+    expected = log_kernel(z, move.state.z) - log_kernel(move.state.z, z)
+    torch.testing.assert_close(move.log_ratio, expected)
 
 
 @pytest.mark.parametrize("name", ["metropolis", "barker", "hamiltonian"])

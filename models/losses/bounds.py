@@ -23,8 +23,21 @@ from models.losses.protocol import (
     warn_of_single_draws,
 )
 from models.posteriors.chain import Chain
+from models.posteriors.protocol import Stage
 from utils.seeding import isolated
 from utils.types import PositiveInt
+
+
+def _draw(
+    model: GenerativeModel,
+    posterior: Chain,
+    x: Tensor,
+    context: Tensor,
+    num_samples: int,
+    stop_score: bool,
+) -> list[Stage]:
+    """All stages of S draws: the first is the base's, the last is the draw."""
+    return list(posterior.stages(context, model.log_joint(x), num_samples, stop_score=stop_score))
 
 
 @losses.register("elbo")
@@ -83,11 +96,7 @@ class ELBO(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        stages = list(
-            posterior.stages(
-                context, model.log_joint(x), self.num_samples, stop_score=self.stop_score
-            )
-        )
+        stages = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
         last, stats = stages[-1], stats_of(stages)
         if self.analytic:
             assert last.excess is not None
@@ -113,9 +122,9 @@ def _less_others(log_w: Tensor) -> Tensor:
 def _gain(log_w: Tensor) -> Tensor:
     """What each of log_w (S, B) adds to log (1/S) Σ w: the bound less that of the others."""
     num_samples = len(log_w)
-    bound = log_w.logsumexp(0) - math.log(num_samples)
     if num_samples == 1:
         return log_w
+    bound = log_w.logsumexp(0) - math.log(num_samples)
     own = torch.eye(num_samples, dtype=torch.bool, device=log_w.device)[..., None]
     others = log_w.expand(num_samples, *log_w.shape).masked_fill(own, -math.inf).logsumexp(1)
     return bound - (others - math.log(num_samples - 1))
@@ -164,11 +173,7 @@ class IWAE(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        stages = list(
-            posterior.stages(
-                context, model.log_joint(x), self.num_samples, stop_score=self.stop_score
-            )
-        )
+        stages = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
         terms, stats = LogTerms.of(model, x, stages[-1]), stats_of(stages)
         z0, log_choice = stages[0].state.z, stages[-1].log_choice
         annealed = self.annealed(terms, weight)  # (S, B)

@@ -65,8 +65,7 @@ def stats_of(stages: Sequence[Stage]) -> Sequence[Mapping[str, Tensor]]:
 
 
 def stat_metrics(stats: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Means (B,) over transitions and samples of each stat (S, B); those (S, B, D) are not for
-    people."""
+    """Means (B,) over transitions and samples of each stat (S, B); others are not for people."""
     means: dict[str, list[Tensor]] = {}
     for told in stats:
         for name, values in told.items():

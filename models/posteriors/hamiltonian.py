@@ -74,8 +74,8 @@ class Tempering(Part):
         if self.name == "free":
             return F.logsigmoid(context).T
         way = torch.arange(self.num_steps + 1, dtype=context.dtype, device=context.device)
-        rest = 1 - (way / self.num_steps).square()  # 1 ... 0
-        log_t = torch.log1p(context.exp() * rest).T  # (K + 1, B), exactly 0 at the end
+        log_rest = (1 - (way / self.num_steps).square()).log()  # of 1 ... 0
+        log_t = F.softplus(context + log_rest).T  # (K + 1, B), exactly 0 at the end
         log_scale = log_t if self.name == "fixed_scale" else 0.5 * log_t
         return log_scale.diff(dim=0)
 

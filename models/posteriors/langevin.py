@@ -85,11 +85,11 @@ class LangevinStep(Sized, ABC):
     def propose(self, z: Tensor, context: Tensor, target: Target) -> Proposal:
         """One step from z (S, B, D)."""
         size = self.size(context)  # (B or 1, D)
-        spread = (2 * size).sqrt()
         start, noise = target.evaluate(z), torch.randn_like(z)
-        end = target.evaluate(z + size * start.gradient + spread * noise)
-        back = (z - end.z - size * end.gradient) / spread
-        log_ratio = 0.5 * (back.square() - noise.square()).sum(-1)
+        end = target.evaluate(z + size * start.gradient + (2 * size).sqrt() * noise)
+        # The way back takes the noise -(ξ + drift): no difference of z and z', no division.
+        drift = (0.5 * size).sqrt() * (start.gradient + end.gradient)
+        log_ratio = (drift * (noise + 0.5 * drift)).sum(-1)
         return Proposal(start, end, noise, log_ratio)
 
 

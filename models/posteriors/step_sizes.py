@@ -13,6 +13,8 @@ from models.posteriors.parts import Part
 from utils.registry import Registry
 from utils.types import Fraction, PositiveFloat
 
+LEAST = 1e-6  # of learned sizes: at 0 the gradient of a Langevin step is infinite
+
 
 class StepSize(Part, ABC):
     """Step sizes of a move, one for each latent. Factories take the size ``latent_dim``."""
@@ -33,28 +35,30 @@ step_sizes: Registry[StepSize] = Registry("step_sizes", "models.posteriors")
 
 @step_sizes.register("learned")
 class LearnedSize(StepSize):
-    """Learned with the bound, not amortised: largest · sigmoid(.), within (0, largest).
+    """Learned with the bound, not amortised: a sigmoid between 1e-6 and ``largest``.
 
-    Raises ValueError for a first size that is not below the largest.
+    Raises ValueError for a first size that is not between these.
     """
 
     def __init__(
         self, latent_dim: int, *, first: PositiveFloat = 0.1, largest: PositiveFloat = 0.5
     ) -> None:
         super().__init__()
-        if first >= largest:
-            raise ValueError(f"`first` must be below `largest`, {largest:g}; got {first:g}")
+        if not LEAST < first < largest:
+            raise ValueError(
+                f"`first` must be between {LEAST:g} and `largest`, {largest:g}; got {first:g}"
+            )
         self.context_size = latent_dim
         self.first, self.largest = first, largest
 
     def initial_context(self) -> Tensor:
         """The sigmoid's inverse of the first size."""
-        share = self.first / self.largest
+        share = (self.first - LEAST) / (self.largest - LEAST)
         return torch.full((self.context_size,), math.log(share / (1 - share)))
 
     def forward(self, context: Tensor) -> Tensor:
         """See ``StepSize``."""
-        return self.largest * context.sigmoid()
+        return LEAST + (self.largest - LEAST) * context.sigmoid()
 
 
 class Kept(StepSize, ABC):
