@@ -21,13 +21,16 @@ from models.posteriors.paths import Remembered
 from models.posteriors.protocol import State
 from models.posteriors.schedules import Free
 from models.posteriors.step_sizes import ByAcceptance, BySpread, Fixed, LearnedSize
-from tests.components import CONTEXT, X
+from tests.components import CONTEXT, X, perturbed
 from utils import mcmc
 
 LONG, LONGER = partial(Fixed, first=0.2), partial(Fixed, first=0.5)
 POSTERIORS: dict[str, Chain] = {
     "langevin": langevin(2, num_steps=3, step_size=LONG),
     "langevin, free": langevin(2, num_steps=3, step_size=LONG, schedule=Free),
+    "langevin, learned reverse": perturbed(
+        langevin(2, num_steps=3, step_size=LONG, reverse_hidden=[4]), scale=0.1
+    ),
     "metropolis": annealed_mala(2, num_steps=3, step_size=LONG),
     "barker": annealed_mala(2, num_steps=3, step_size=LONG, rule="barker"),
     "hamiltonian": annealed_mala(
@@ -87,6 +90,16 @@ def test_a_langevin_step_weighs_its_kernel_against_itself_read_backwards():
 
     expected = log_kernel(z, move.state.z) - log_kernel(move.state.z, z)
     torch.testing.assert_close(move.log_ratio, expected)
+
+
+def test_a_learned_reverse_starts_as_the_kernel_read_backwards(linear_gaussian):
+    plain = langevin(2, num_steps=1, step_size=LONG).double()
+    learned = langevin(2, num_steps=1, step_size=LONG, reverse_hidden=[8]).double()
+    draws = []
+    for posterior in (plain, learned):
+        torch.manual_seed(0)
+        draws.append(posterior(contexts(posterior), linear_gaussian.log_joint(X), 5))
+    torch.testing.assert_close(draws[0].log_q, draws[1].log_q)
 
 
 @pytest.mark.parametrize("name", ["metropolis", "barker", "hamiltonian"])

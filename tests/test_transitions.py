@@ -61,6 +61,11 @@ CASES = [
     Case("hamiltonian", bijective=False),
     Case("langevin", bijective=False),
     Case("langevin", {"skip_below": 0.5}, bijective=False),
+    Case(
+        "langevin",
+        {"reverse_hidden": [5], "shared_size": SHARED, "activation": "tanh"},
+        bijective=False,
+    ),
     Case("metropolis_langevin", bijective=False),
     Case("metropolis_langevin", {"rule": "barker"}, bijective=False),
     Case("metropolis_hamiltonian", bijective=False),

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models.networks.conditioned import ConditionedMLP
+from models.networks.layers import Activation, Widths
 from models.posteriors.gaussian import LOG_2PI, excess_of
 from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import Point, Target
@@ -20,19 +22,30 @@ from models.posteriors.protocol import (
 )
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
 from utils import mcmc
-from utils.types import Fraction, PositiveInt
+from utils.types import Fraction, NonNegativeInt, PositiveInt
 
 
 class Proposal(NamedTuple):
-    """Where a Langevin step goes: from ``start`` to ``end`` by ``noise`` (S, B, D).
+    """Where a Langevin step goes: from ``start`` to ``end`` by ``noise`` ξ (S, B, D).
 
-    ``log_ratio`` (S, B) is log m(end|start) - log m(start|end), m the step's Gaussian kernel.
+    ``drift`` (S, B, D) is such that -(ξ + drift) is the noise that would lead back. ``log_ratio``
+    (S, B) is log m(end|start) - log m(start|end), m the step's Gaussian kernel.
     """
 
     start: Point
     end: Point
     noise: Tensor
-    log_ratio: Tensor
+    drift: Tensor
+
+    @property
+    def back(self) -> Tensor:
+        """The noise of the way back (S, B, D)."""
+        return -(self.noise + self.drift)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """½ (‖back‖² - ‖ξ‖²) (S, B), without a difference of the two."""
+        return (self.drift * (self.noise + 0.5 * self.drift)).sum(-1)
 
     @property
     def gain(self) -> Tensor:
@@ -89,22 +102,28 @@ class LangevinStep(Sized, ABC):
         end = target.evaluate(z + size * start.gradient + (2 * size).sqrt() * noise)
         # The way back takes the noise -(ξ + drift): no difference of z and z', no division.
         drift = (0.5 * size).sqrt() * (start.gradient + end.gradient)
-        log_ratio = (drift * (noise + 0.5 * drift)).sum(-1)
-        return Proposal(start, end, noise, log_ratio)
+        return Proposal(start, end, noise, drift)
 
 
 @transitions.register("langevin")
 class Langevin(LangevinStep):
-    """Unadjusted Langevin step; its reverse is the same kernel read backwards.
+    """Unadjusted Langevin step, weighed against a reverse (Thin et al. 2021, L-MCVAE).
 
-    log_ratio = log m(z'|z) - log m(z|z') (Thin et al. 2021, arXiv 2106.15921, L-MCVAE).
+    arXiv 2106.15921. log_ratio = log m(z'|z) - log r(z|z'). The reverse r is the same kernel read
+    backwards, m(z|z'); or a learned one, N(z' + η ∇log f(z') + sqrt(2 η) a, 2 η e^s), where a net
+    of z' and h gives (a, s), at first zero.
 
     Args:
         latent_dim: D.
         step_size: how long the step is; null: learned, 0.1 at first and below 0.5.
+        reverse_hidden: widths of the net of a learned reverse; null: read backwards.
+        activation: nonlinearity of that net, and of h.
+        shared_size: size of h, which that net sees.
         skip_below: a step that Metropolis's rule would accept with no more than this probability
             is not taken, as in the authors' code (0.1). Above 0 the draws are no longer properly
             weighted and the bound is heuristic; null: every step is taken.
+
+    Raises ValueError for an h that nothing would see.
     """
 
     def __init__(
@@ -112,23 +131,39 @@ class Langevin(LangevinStep):
         latent_dim: int,
         *,
         step_size: Annotated[StepSizes, step_sizes] | None = None,
+        reverse_hidden: Widths | None = None,
+        activation: Activation = "gelu",
+        shared_size: NonNegativeInt = 0,
         skip_below: Fraction | None = None,
     ) -> None:
         super().__init__(latent_dim, step_size=step_size)
         self.skip_below = skip_below
+        self.uses_shared = shared_size > 0
+        self.net = None
+        if reverse_hidden is not None:
+            sizes = (latent_dim, shared_size, 2 * latent_dim)
+            self.net = ConditionedMLP(*sizes, reverse_hidden, activation)
+        elif shared_size > 0:
+            raise ValueError("`shared_size` is for a learned reverse; give `reverse_hidden`, too")
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         move = self.propose(state.z, context, target)
-        acceptance = (move.gain - move.log_ratio).clamp(max=0).exp()
+        log_ratio = move.log_ratio
+        acceptance = (move.gain - log_ratio).clamp(max=0).exp()
         stats = told(acceptance, move.start)
+        if self.net is not None:
+            h = context[:, self.context_size :]
+            shift, log_variance = self.net(move.end.z, h).chunk(2, dim=-1)
+            rest = (move.back - shift).square() * (-log_variance).exp()  # (S, B, D)
+            log_ratio = 0.5 * (rest + log_variance - move.noise.square()).sum(-1)
         if self.skip_below is None:
             kinetic = 0.5 * (move.noise.square().sum(-1) + self.latent_dim * LOG_2PI)
             excess = excess_of(-kinetic, self.latent_dim)
-            return Move(state._replace(z=move.end.z), move.log_ratio, excess=excess, stats=stats)
+            return Move(state._replace(z=move.end.z), log_ratio, excess=excess, stats=stats)
         taken = acceptance > self.skip_below
         z = target.choose(taken, move.end.z, move.start.z)
-        return Move(state._replace(z=z), torch.where(taken, move.log_ratio, 0.0), stats=stats)
+        return Move(state._replace(z=z), torch.where(taken, log_ratio, 0.0), stats=stats)
 
 
 Rule = Literal["metropolis", "barker"]

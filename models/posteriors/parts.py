@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -56,15 +57,15 @@ class Learned(nn.Module):
         return self.numbers.expand(len(nothing), -1)
 
 
-class Composite(Part):
+class Composite(Part, ABC):
     """A part made of parts; its numbers are theirs, in their order.
 
-    Subclasses call ``join`` once their parts are there.
+    Constructors call ``join`` once the parts are there.
     """
 
+    @abstractmethod
     def own_parts(self) -> Sequence[Part]:
         """Those that take the numbers."""
-        raise NotImplementedError
 
     def join(self) -> None:
         """Settle ``context_size``."""
