@@ -2,8 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest -q -n 2
+NUM_SEEDS ?= 20
+# Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
+UNSEEDED := architecture cli config configs data_cached data_cifar10 data_mnist database \
+	gap_figures gaps main plot_from_db recorder registry reporting results signals sweeps validation \
+	weights
+SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-seeds test-slow lint bench clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +25,14 @@ demo: $(VENV)/installed ## Set up, train two small VAEs on digits, print their b
 	PYTHON=$(RUN) bash experiments/quickstart/run.sh
 
 test: $(VENV)/installed ## Set up and run the tests
-	$(RUN) -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
+
+test-seeds: $(VENV)/installed ## Run the tests that draw at random with 20 seeds (NUM_SEEDS=5: with 5)
+	@failed=; for seed in $$(seq $(NUM_SEEDS)); do \
+		echo "seed $$seed of $(NUM_SEEDS)"; \
+		PLUMBLINE_TEST_SEED=$$seed $(PYTEST) -m "not slow" $(SEEDED) || failed="$$failed $$seed"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed with the seeds$$failed"; exit 1; fi
 
 test-slow: $(VENV)/installed ## Run all tests, the slow ones too
 	$(RUN) -m pytest -q
@@ -35,6 +49,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation and
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.ais
 	$(RUN) -m benchmarks.local
+	$(RUN) -m benchmarks.optima
 	$(RUN) -m benchmarks.avo
 	$(RUN) -m benchmarks.toys
 

@@ -42,6 +42,8 @@ def annealing(rows: int, compiled: bool) -> Callable[[], None]:
     model, x = make_model(), (torch.rand(IMAGES, 1, 28, 28) < 0.13).float()
     estimator = AnnealedImportanceSampling(
         compiled,
+        path="prior",
+        schedule="linear",
         num_chains=CHAINS,
         num_distributions=DISTRIBUTIONS,
         num_leapfrog=LEAPFROG,

@@ -23,9 +23,9 @@ class BidirectionalMonteCarlo(Annealer):
     far AIS with these options can be from the truth on data like the model's own.
 
     Options as in ``ais``; the bounds hold with resampling, too. ``log_px`` is the lower bound;
-    further ``upper``, ``width`` = upper - lower, and of the forward chains ``ess`` and
-    ``acceptance``. All chains back begin at the same z, and the standard error of ``upper`` is
-    given it.
+    further ``upper``, ``width`` = upper - lower, ``reliable``, 1 where the errors of both bounds
+    can be believed, and of the forward chains ``ess``, ``acceptance`` and ``divergent``. All
+    chains back begin at the same z, and the standard error of ``upper`` is given it.
     """
 
     method = "BDMC"
@@ -52,11 +52,13 @@ class BidirectionalMonteCarlo(Annealer):
             forward.append(self.run(path, path.draw(self.num_chains), plan))
             end = path.coordinates(chunk).expand(self.num_chains, *chunk.shape).contiguous()
             reverse.append(self.run(path, end, plan.reversed()))
-        chains = cat(forward)
-        lower, lower_error = chains.log_mean
-        log_reverse, upper_error = cat(reverse).log_mean
-        bounds = {
+        forwards, backwards = cat(forward), cat(reverse)
+        lower, lower_error = forwards.log_mean
+        log_reverse, upper_error = backwards.log_mean
+        both = forwards.reliable.value * backwards.reliable.value
+        stats = {
             "upper": Quantity(-log_reverse, upper_error),
             "width": Quantity(-log_reverse - lower, torch.hypot(lower_error, upper_error)),
+            "reliable": Quantity(both),
         }
-        return Estimate(Quantity(lower, lower_error), {**bounds, **chains.stats})
+        return Estimate(Quantity(lower, lower_error), {**stats, **forwards.stats})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +15,9 @@ from models.posteriors.chain import Chain
 from utils.types import PositiveInt
 
 K_HAT_DRAWS = 100_000  # k-hat describes the weights' tail; more draws would only cost memory
+FEWEST_DRAWS = 25  # for k-hat: a tail of five
+SMALLEST_EXCEEDANCE = 1e-300  # of a tail weight, the largest being 1: float64 ends not far below
+EQUAL_WEIGHTS = 0.01  # nats; float32 rounds log p(x) of -10,000 nats to some 0.001
 
 
 class _Moments:
@@ -28,10 +30,14 @@ class _Moments:
         self.log_sum_squares = empty - math.inf  # log Σ w²
         self.mean = empty  # of log w
         self.squares = empty  # Σ (log w - mean)²
+        self.impossible = empty > 0  # whether a weight is zero
 
     def add(self, log_w: Tensor) -> None:
         """Fold in a chunk (S', B); mean and squares by Chan et al. (1983)'s update."""
+        if len(log_w) == 0:
+            return
         log_w = log_w.double()
+        self.impossible = self.impossible | (log_w == -math.inf).any(0)
         self.log_sum = torch.logaddexp(self.log_sum, log_w.logsumexp(0))
         self.log_sum_squares = torch.logaddexp(self.log_sum_squares, (2 * log_w).logsumexp(0))
         size, total = len(log_w), self.count + len(log_w)
@@ -41,6 +47,28 @@ class _Moments:
         self.squares = self.squares + delta.square() * (self.count * size / total)
         self.mean = self.mean + delta * (size / total)
         self.count = total
+
+    @property
+    def ess(self) -> Tensor:
+        """Effective sample size (Σw)²/Σw² (B,); 0 where no draw weighs anything."""
+        return (2 * self.log_sum - self.log_sum_squares).exp().nan_to_num(nan=0.0)
+
+    @property
+    def log_px(self) -> Quantity:
+        """Log mean weight, and its error: infinite where no draw weighs anything."""
+        error = (1 / self.ess - 1 / self.count).clamp_min(0).mul(self._bessel).sqrt()
+        return Quantity(self.log_sum - math.log(self.count), error)
+
+    @property
+    def elbo(self) -> Quantity:
+        """Mean log weight: minus infinity, with an infinite error, where one weight is zero."""
+        mean = self.mean.masked_fill(self.impossible, -math.inf)
+        error = (self.squares / self.count / self.count * self._bessel).sqrt()
+        return Quantity(mean, error.masked_fill(self.impossible, math.inf))
+
+    @property
+    def _bessel(self) -> float:
+        return self.count / (self.count - 1) if self.count > 1 else math.nan  # no error bar
 
 
 @estimators.register("importance")
@@ -54,8 +82,10 @@ class ImportanceSampling(Estimator):
 
     Per datum it gives ``log_px`` with its delta-method standard error sqrt((1/ESS - 1/K) K/(K-1)),
     ``elbo`` (mean log weight) with its own, the effective sample size ``ess`` = (Σw)²/Σw², and
-    ``k_hat``, the shape of the weights' Pareto tail: reliable below min(1 - 1/log10 K, 0.7)
-    (Vehtari et al. 2024, arXiv 1507.02646), by arviz-stats on the first 100,000 draws.
+    ``k_hat``, the shape of the weights' Pareto tail (Vehtari et al. 2024, arXiv 1507.02646) of the
+    first 100,000 draws. ``reliable`` is 1 where k_hat <= min(1 - 1/log10 K, 0.7): elsewhere
+    ``log_px`` may be too low by many times its error. ``log_px_a``, ``log_px_b``, ``reliable_a``
+    and ``reliable_b`` are those of every other draw, for ``combine``.
     """
 
     measures_posterior: ClassVar[bool] = True
@@ -64,6 +94,11 @@ class ImportanceSampling(Estimator):
         self.num_samples = num_samples
         self.chunk_size = chunk_size
         self.label = f"IWAE-{num_samples}"
+
+    @property
+    def has_halves(self) -> bool:
+        """One draw has none."""
+        return self.num_samples > 1
 
     @torch.no_grad()
     def __call__(
@@ -76,44 +111,73 @@ class ImportanceSampling(Estimator):
     ) -> Estimate:
         """See ``Estimator``."""
         log_joint = model.log_joint(x)
-        moments = _Moments(len(x), x.device)
+        whole, *halves = (_Moments(len(x), x.device) for _ in range(3))
         kept: list[Tensor] = []
         step = max(1, self.chunk_size // len(x))
         for start in range(0, self.num_samples, step):
             stage = posterior(context, log_joint, min(step, self.num_samples - start))
             log_w = stage.log_w  # (S', B)
-            moments.add(log_w)
+            whole.add(log_w)
+            for first, half in enumerate(halves):
+                half.add(log_w[(start + first) % 2 :: 2])
             if start < K_HAT_DRAWS:
                 kept.append(log_w)
-        return self._estimate(moments, torch.cat(kept)[:K_HAT_DRAWS])
+        first_draws = torch.cat(kept)[:K_HAT_DRAWS]
+        k_hat = pareto_k_hat(first_draws)
+        stats = {
+            "elbo": whole.elbo,
+            "ess": Quantity(whole.ess),
+            "k_hat": Quantity(k_hat),
+            "reliable": _reliable(k_hat, whole.count),
+        }
+        if self.has_halves:
+            for first, (name, half) in enumerate(zip("ab", halves, strict=True)):
+                k_hat = pareto_k_hat(first_draws[first::2])
+                stats[f"log_px_{name}"] = half.log_px
+                stats[f"reliable_{name}"] = _reliable(k_hat, half.count)
+        return Estimate(whole.log_px, stats)
 
-    def _estimate(self, moments: _Moments, kept: Tensor) -> Estimate:
-        k = self.num_samples
-        log_ess = 2 * moments.log_sum - moments.log_sum_squares
-        bessel = k / (k - 1) if k > 1 else math.nan  # one draw has no error bar
-        log_px_error = ((-log_ess).exp() - 1 / k).clamp_min(0).mul(bessel).sqrt()
-        elbo_error = (moments.squares / k / k * bessel).sqrt()
-        return Estimate(
-            Quantity(moments.log_sum - math.log(k), log_px_error),
-            {
-                "elbo": Quantity(moments.mean, elbo_error),
-                "ess": Quantity(log_ess.exp()),
-                "k_hat": Quantity(pareto_k_hat(kept)),
-            },
-        )
+
+def _reliable(k_hat: Tensor, num_draws: int) -> Quantity:
+    return Quantity((k_hat <= largest_reliable_k_hat(num_draws)).double())
 
 
 def pareto_k_hat(log_w: Tensor) -> Tensor:
-    """Pareto shape k-hat (B,) of log weights (S, B); NaN where there is no tail to fit."""
+    """Pareto shape k-hat (B,) of log weights (S, B): a number wherever there are 25 or more draws.
+
+    Zero where the weights of the tail are equal up to rounding: it has no shape, and there is
+    nothing to fear. Infinity where they differ by more than float64 can hold, or where the tail
+    is a few weights above many equal ones, zeros among them: few weights are all there is. NaN
+    for fewer than 25 draws, and where a weight is NaN or infinite.
+    """
+    if len(log_w) < FEWEST_DRAWS:
+        return torch.full_like(log_w[0], math.nan, dtype=torch.float64)
+    device, log_w = log_w.device, log_w.double().cpu()
+    tail_size = math.floor(min(len(log_w) / 5, 3 * math.sqrt(len(log_w))))
+    tail = log_w.topk(tail_size + 1, dim=0).values  # (M+1, B), falling; the last is the cutoff
+    tail = tail - tail[0]
+    # The fit divides by the first quartile of the exceedances.
+    quartile = tail[-1 - math.floor(tail_size / 4 + 0.5)].exp() - tail[-1].exp()
+    equal = tail[-2] > -EQUAL_WEIGHTS
+    k_hat = torch.full_like(quartile, math.inf).masked_fill(equal, 0.0)
+    for index in (~equal & (quartile > SMALLEST_EXCEEDANCE)).nonzero().flatten().tolist():
+        k_hat[index] = _fitted_shape(log_w[:, index])
+    return k_hat.masked_fill(~(log_w < math.inf).all(0), math.nan).to(device)
+
+
+def _fitted_shape(log_w: Tensor) -> float:
+    """k-hat of log weights (S,) in float64 by arviz-stats."""
     # Imported late: scipy, behind it, would slow every start of the program.
     from arviz_stats.base import array_stats
 
-    columns = log_w.double().cpu().numpy().T  # (B, S)
-    k_hat = np.full(len(columns), np.nan)
-    for index, column in enumerate(columns):
-        if len(column) < 25 or not np.isfinite(column).all():
-            continue
-        # Weights that are equal up to rounding have no tail to fit, and the fit says so.
-        with np.errstate(all="ignore"), suppress(ValueError):
-            _, k_hat[index] = array_stats.psislw(-column)  # it takes log likelihoods, -log w
-    return torch.from_numpy(k_hat)
+    with np.errstate(all="ignore"):  # the smoothed weights, which nobody needs, may underflow
+        _, k_hat = array_stats.psislw(-log_w.numpy())  # it takes log likelihoods, -log w
+    return float(k_hat)
+
+
+def largest_reliable_k_hat(num_draws: int) -> float:
+    """The largest k-hat of weights whose mean and error can be believed: min(1 - 1/log10 S, 0.7).
+
+    Vehtari et al. 2024, arXiv 1507.02646.
+    """
+    return min(1 - 1 / math.log10(max(num_draws, 2)), 0.7)

@@ -36,6 +36,15 @@ class Estimator(ABC):
     measures_posterior: ClassVar[bool] = False
     """Whether it gives the posterior's own bound, ``elbo``."""
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether its stats tell what two independent halves of its draws give.
+
+        They are ``log_px_a``, ``log_px_b``, ``reliable_a`` and ``reliable_b``, as
+        ``estimators.combination`` wants.
+        """
+        return False
+
     def check(self, model: GenerativeModel) -> None:  # noqa: B027 - an empty hook
         """Raise ValueError where the estimator does not apply to ``model``."""
 

@@ -15,7 +15,7 @@ from experiments.build import Family, LocalPlan
 from experiments.estimation import make_rows, means
 from experiments.session import Session
 from experiments.signals import Interruption
-from models.local import LocalOptimisation
+from models.local import LocalOptimisation, best_of, starting_contexts
 from utils import checkpoint, seeding
 from utils.results.records import Estimate as EstimateRow
 
@@ -77,22 +77,28 @@ class _Search:
     def __init__(self, session: Session, plan: LocalPlan, batch: _Batch) -> None:
         self._session, self._plan, self._batch = session, plan, batch
         self._path: Path = session.folder.path / CHECKPOINT
+        self._num_starts = plan.settings.starts
         self._search = self._start()
 
     def _start(self) -> LocalOptimisation:
         plan, batch, built = self._plan, self._batch, self._session.built
         posterior, x = batch.family.posterior.to(batch.x.device), batch.x
-        context = posterior.initial_context().to(x).repeat(len(x), 1)
-        if plan.settings.start == "encoder" and batch.family.is_own:
-            posterior = built.vae.posterior
+        given = [posterior.initial_context().to(x).repeat(len(x), 1)]
+        if batch.family.is_own:
             with torch.no_grad():
-                context = built.vae.context(x)
+                given.append(built.vae.context(x))
+            if plan.settings.start == "encoder":
+                posterior = built.vae.posterior
+                given.reverse()
+        stream = seeding.derive(self._session.config.seed, PHASE, batch.name, "starts")
+        with seeding.isolated(stream):
+            contexts = starting_contexts(built.vae.model, posterior, x, given, self._num_starts)
         return LocalOptimisation(
             plan.loss or plan.settings.loss,
             built.vae.model,
             posterior,
-            x,
-            context,
+            x.repeat(self._num_starts, *[1] * (x.ndim - 1)),
+            contexts,
             plan.settings,
             scope=self._session.config.local_optimisation.scope,
             compile_step=self._session.config.runtime.compile == "on",
@@ -110,7 +116,8 @@ class _Search:
             if not self._optimise(interruption):
                 self._save()
                 interruption.raise_if_any()
-            result = search.result()
+            chosen = best_of(search.result(), search.posterior, self._num_starts)
+            result = chosen.optimum
             with torch.no_grad():
                 estimate = self._plan.estimator(
                     self._session.built.vae.model, result.posterior, batch.x, result.context
@@ -120,11 +127,14 @@ class _Search:
             "steps": Quantity(result.steps),
             "converged": Quantity(result.converged.double()),
         }
+        if self._num_starts > 1:
+            stats["start"] = Quantity(chosen.start.double())
+            stats["gain_over_first"] = Quantity(chosen.gain_over_first)
         estimate = estimate._replace(stats=stats)
         return make_rows(estimate, PHASE, batch.label, batch.split, batch.offset)
 
     def _optimise(self, interruption: Interruption) -> bool:
-        batch, size = self._batch, len(self._batch.x)
+        batch, size = self._batch, len(self._search.x)
         title = f"{batch.label} on {batch.split} from {batch.offset}: converged"
         seconds = self._session.config.runtime.checkpoint_seconds
         saved = time.monotonic()

@@ -14,7 +14,7 @@ from experiments.schema import Training
 from models.losses import Loss
 from models.vae import VAE
 from utils import seeding
-from utils.compiled import compiled
+from utils.compiled import differentiated
 from utils.data.base import Data
 
 CHECK_EVERY = 50  # steps between looks at the loss: rare enough not to stall a GPU
@@ -81,7 +81,9 @@ class Trainer:
         self.validations: list[Validation] = []
         self._names: list[str] = []
         self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
-        self._forward = compiled(self._objective, warn) if compile_step else self._objective
+        self._differentiate = differentiated(
+            self._objective, self._clear, compile_step=compile_step, warn=warn
+        )
         with seeding.isolated(seeding.derive(seed, "noise")):
             self._noise = seeding.get_state()
 
@@ -128,18 +130,19 @@ class Trainer:
 
     def _objective(
         self, x: Tensor, weight: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor], Sequence[Mapping[str, Tensor]]]:
-        """The mean loss, metrics (B,), and what the posterior's transitions tell."""
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], Sequence[Mapping[str, Tensor]]]]:
+        """The mean loss; metrics (B,) and what the posterior's transitions tell."""
         vae = self.vae
         bound = self.loss(vae.model, vae.posterior, x, vae.context(x), weight)
         metrics = {"loss": bound.loss.detach(), "bound": bound.value, **bound.metrics}
-        return bound.loss.mean(), metrics, bound.stats
+        return bound.loss.mean(), (metrics, bound.stats)
+
+    def _clear(self, x: Tensor, weight: Tensor) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
 
     def _train_step(self, indices: Tensor, weight: Tensor) -> None:
         x = self.data.batch(indices)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss, metrics, stats = self._forward(x, weight)
-        loss.backward()
+        _, (metrics, stats) = self._differentiate(x, weight)
         if self.options.clip_grad_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
             metrics["grad_norm"] = norm.expand(len(x))
@@ -200,7 +203,7 @@ class Trainer:
         weight = torch.ones((), device=self.device)
         with seeding.isolated(seeding.derive(self.seed, "evaluation", split)):
             for batch in x.split(EVALUATION_BATCH):
-                _, metrics, _ = self._objective(batch, weight)
+                _, (metrics, _) = self._objective(batch, weight)
                 metrics.pop("loss")  # the optimiser's business
                 for name, values in metrics.items():
                     totals[name] = totals.get(name, 0.0) + values.double().sum()

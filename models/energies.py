@@ -227,8 +227,8 @@ class ToyEnergy(GenerativeModel):
         return Sample(z, self.mean(z[None])[0])
 
     def log_px(self, x: Tensor) -> Tensor:
-        """Exact log Z (B,), the same for each datum."""
-        return x.new_full((len(x),), log_normaliser(self.energy))
+        """Exact log Z (B,) in float64, the same for each datum."""
+        return x.new_full((len(x),), log_normaliser(self.energy), dtype=torch.float64)
 
 
 @models.register("absolute_value")
@@ -261,8 +261,8 @@ class AbsoluteValue(GenerativeModel):
         return mean + self.log_scale.exp() * torch.randn_like(mean)
 
     def log_px(self, x: Tensor) -> Tensor:
-        """Exact log p(x) (B,)."""
-        x, scale = x.flatten(1), self.log_scale.exp()
+        """Exact log p(x) (B,), in float64."""
+        x, scale = x.flatten(1).double(), self.log_scale.double().exp()
         variance = 1 + scale.square()
         log_normal = -0.5 * (x.square() / variance + variance.log() + LOG_2PI)
         log_share = torch.special.log_ndtr(x / (scale * variance.sqrt()))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import pytest
 import torch
@@ -20,12 +22,18 @@ from models.posteriors.protocol import posteriors
 from utils.registry import REQUIRED, Node, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
+SEED = int(os.environ.get("PLUMBLINE_TEST_SEED", "20181"))
 M = TypeVar("M", bound=nn.Module)
 NO_TARGET = Remembered(lambda z: z.sum(-1))
 # Three data for the fixture `linear_gaussian`, and what gives each of them the same Gaussian.
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]])
 X = X.double().view(3, 1, 1, 3)
 CONTEXT = torch.tensor([0.1, 0.3, -0.5, -0.2]).double().expand(3, 4)
+
+
+def reseed(stream: int = 0) -> None:
+    """Begin random stream number ``stream``; the run's seed makes it another."""
+    torch.manual_seed(SEED + 1_000_000 * stream)
 
 
 def make_node(registry: Registry[Any], data: dict[str, Any]) -> Node:
@@ -65,14 +73,68 @@ def standard_log_prob(z: Tensor) -> Tensor:
     return Normal(0.0, 1.0).log_prob(z).sum(-1)
 
 
-def _posterior_options() -> Iterator[Any]:
+def narrow(value: Any) -> Any:
+    """A component whose nets, and those of its parts, have 8 units a layer."""
+    if isinstance(value, list | tuple):
+        return [narrow(item) for item in value]
+    if not isinstance(value, Node):
+        return value
+    options = {
+        name: [8] * len(given) if name.endswith("hidden") and given else narrow(given)
+        for name, given in value.options.items()
+    }
+    return Node(value.entry, options)
+
+
+class _BrokenBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError("broken in the backward pass\nmore lines")
+
+
+def breaking_compiler(
+    stage: Literal["forward", "backward"], good_calls: int = 0
+) -> Callable[..., Any]:
+    """A torch.compile whose programs draw as they should, and break after some good calls."""
+
+    def compile_(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        calls = itertools.count()
+
+        def program(*arguments: Any) -> Any:
+            loss, others = function(*arguments)
+            if next(calls) < good_calls:
+                return loss, others
+            if stage == "forward":
+                raise RuntimeError("broken in the forward pass\nmore lines")
+            # Half of the gradients are there when the other half breaks.
+            return 0.5 * loss + 0.5 * _BrokenBackward.apply(loss), others
+
+        return program
+
+    return compile_
+
+
+def _posterior_options() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each posterior with its defaults, and with the options of each file in configs/posterior."""
     for entry in posteriors:
         if all(option.default is not REQUIRED for option in entry.options):
-            yield pytest.param({"name": entry.name}, id=entry.name)
+            yield entry.name, {"name": entry.name}
     for path in sorted((ROOT / "configs" / "posterior").glob("*.yaml")):
-        yield pytest.param(yaml.safe_load(path.read_text())["posterior"], id=path.stem)
-    yield pytest.param({"name": "gaussian", "covariance": "full"}, id="gaussian-full")
+        yield f"{path.stem}.yaml", yaml.safe_load(path.read_text())["posterior"]
+    yield "gaussian-full", {"name": "gaussian", "covariance": "full"}
 
 
-POSTERIORS = list(_posterior_options())
+def _distinct_posteriors() -> list[Any]:
+    """Options as test parameters: narrow, since no contract depends on widths; each once."""
+    found: dict[str, Any] = {}
+    for label, given in _posterior_options():
+        options = narrow(make_node(posteriors, given)).dump()
+        found.setdefault(repr(options), pytest.param(options, id=label))
+    return list(found.values())
+
+
+POSTERIORS = _distinct_posteriors()

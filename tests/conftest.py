@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,20 @@ import torch
 from torch import Tensor
 
 from models.generative import LinearGaussian
+from tests.components import SEED, reseed
 
 # Small tensors gain nothing from threads, and test processes side by side would fight for cores.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("PLUMBLINE_TEST_THREADS", "1")))
+reseed()  # some parameters of tests are modules, built while pytest collects
+
+
+def pytest_report_header() -> str:
+    return f"seed: {SEED} (PLUMBLINE_TEST_SEED), threads: {torch.get_num_threads()}"
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(20181)
+    reseed()
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ def common_noise(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def rewind() -> None:
         nonlocal generator
-        generator = np.random.default_rng(7)
+        generator = np.random.default_rng([SEED, 7])
         monkeypatch.setattr(torch, "randn", randn)
         monkeypatch.setattr(torch, "randn_like", lambda values: randn(*values.shape))
         monkeypatch.setattr(torch, "rand_like", rand_like)

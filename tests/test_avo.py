@@ -15,7 +15,7 @@ from models.losses.annealing import linear_warmup
 from models.losses.avo import SCHEDULES
 from models.posteriors.chain import Chain
 from models.posteriors.kernels import LEAST_NOISE, GatedGaussian, hvi
-from tests.components import POSTERIORS, make_node, make_posterior, perturbed
+from tests.components import POSTERIORS, make_node, make_posterior, perturbed, reseed
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
 ALWAYS, NEVER = {"avo_probability": 1.0}, {"avo_probability": 0.0}
@@ -32,7 +32,7 @@ def make_context(posterior: Chain, num_data: int = 2) -> Tensor:
 
 
 def seeded(seed: int, loss: Callable[..., Tensor], coins: int = 0) -> Tensor:
-    torch.manual_seed(seed)
+    reseed(seed)
     torch.rand(coins)
     return loss()
 
@@ -186,7 +186,7 @@ def set_kernel(density: GatedGaussian, slope: float, bias: float, noise: float) 
 @pytest.mark.parametrize("alphas", ["linear", [0.3, 0.5, 1.0]])
 def test_conjugate_kernels_meet_every_target_exactly(alphas):
     """At the optimum each L_t is minus the log of f_t's integral, whatever the draws."""
-    torch.manual_seed(0)
+    reseed(0)
     model = LinearGaussian((1, 1, 3), latent_dim=1, scale=0.7).double()
     x = X[:1]
     posterior = hvi(1, num_layers=3, hidden=[], shared_size=0).double()
@@ -286,10 +286,10 @@ def test_the_coin_is_thrown_for_each_minibatch_from_the_global_generator(linear_
         bound.loss.sum().backward()
         return context.grad is None
 
-    torch.manual_seed(6)
+    reseed(6)
     throws = [throw() for _ in range(200)]
     assert abs(sum(throws) / 200 - 0.2) < 4.5 * math.sqrt(0.2 * 0.8 / 200)
-    torch.manual_seed(6)
+    reseed(6)
     first = [throw() for _ in range(20)]
     state = torch.get_rng_state()
     rest = [throw() for _ in range(20)]
@@ -315,8 +315,7 @@ def test_evaluation_throws_no_coin_and_reports_the_elbo(linear_gaussian: LinearG
 
 def test_the_loss_of_a_datum_does_not_depend_on_the_others(linear_gaussian, monkeypatch):
     """The sum of the likelihood over a batch must not stand beside means over it."""
-    generator = torch.Generator().manual_seed(8)
-    row = torch.randn(2, 1, 2, dtype=torch.float64, generator=generator)
+    row = torch.randn(2, 1, 2, dtype=torch.float64)
     posterior = make_hvi(3)
     context = make_context(posterior, num_data=1)
     monkeypatch.setattr(torch, "randn", lambda s, b, d, **_: row.expand(s, b, d))
@@ -401,8 +400,10 @@ def test_compiled_steps_are_the_eager_ones(linear_gaussian: LinearGaussian):
         return bound.loss.mean(), bound.value
 
     compiled = torch.compile(objective)
-    seen = set()
-    for seed in range(6):
+    seen: set[bool] = set()
+    for seed in range(40):  # both sides come up, but for once in 2^39
+        if len(seen) == 2:
+            break
         results = []
         for function in (objective, compiled):
             with config.patch(fallback_random=True):  # the compiler's own noise is another

@@ -73,7 +73,8 @@ def test_training_raises_the_bound_towards_log_z(energy, method):
 def test_annealing_from_the_prior_gives_log_z(energy):
     ais = make_node(
         REGISTRIES["estimators"],
-        {"name": "ais", "num_chains": 200, "num_distributions": 30, "num_leapfrog": 5},
+        {"name": "ais", "num_chains": 200, "num_distributions": 30, "num_leapfrog": 5}
+        | {"path": "prior", "schedule": "linear"},
     ).build(compile_step=False)
     model = ToyEnergy((0, 1, 1), energy=energy).double()
     posterior = gaussian(2)
@@ -86,7 +87,8 @@ def test_annealing_from_the_prior_gives_log_z(energy):
 def test_a_bidirectional_estimate_holds_log_z():
     bdmc = make_node(
         REGISTRIES["estimators"],
-        {"name": "bdmc", "num_chains": 50, "num_distributions": 50, "num_leapfrog": 5},
+        {"name": "bdmc", "num_chains": 50, "num_distributions": 50, "num_leapfrog": 5}
+        | {"path": "prior", "schedule": "linear"},
     ).build(compile_step=False)
     model = ToyEnergy((0, 1, 1), energy="d").double()
     posterior = gaussian(2)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from tests.components import reseed
 from tests.data_files import load_real, uniform
 from utils.data.base import SPLITS, DataError, Dataset, bernoulli, datasets
 from utils.data.binarisation import METHODS, binarise
@@ -198,17 +199,17 @@ def test_batches_are_rows_unless_dynamic(binarisation):
 def test_dynamic_batches_are_fresh_draws_of_the_global_stream():
     data = Digits(binarisation="dynamic").load()
     indices = torch.arange(20)
-    torch.manual_seed(3)
+    reseed(3)
     one, two = data.batch(indices), data.batch(indices)
     assert not torch.equal(one, two)
-    torch.manual_seed(3)
+    reseed(3)
     assert torch.equal(one, data.batch(indices))
 
 
 def test_dynamic_batches_have_the_grey_values_as_means():
     grey = Digits(binarisation="none").load().splits["train"][:16].double()
     data = Digits(binarisation="dynamic").load()
-    torch.manual_seed(4)
+    reseed(4)
     num_draws = 2000
     draws = data.batch(torch.arange(16).repeat(num_draws))
     assert set(draws.unique().tolist()) == {0.0, 1.0}

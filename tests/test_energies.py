@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import typing
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -217,6 +218,29 @@ def test_absolute_value_knows_its_evidence():
     joint = model.log_joint(x)(torch.cat([z, -z])[:, None, None]).exp()  # (S, 4)
     exact = (4.5 * weights.repeat(2) @ joint).log()
     torch.testing.assert_close(model.log_px(x), exact, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [100.0, 1.0, 1e-2, 1e-4])
+def test_absolute_value_is_exact_in_float32_models(scale):
+    """Against 60 digits, on either side of 0 and far from it; relative error 1e-9."""
+    model = AbsoluteValue((1, 1, 1), scale=scale).requires_grad_(False)
+    x = torch.tensor([-100.0, -3.0, -0.1, -1e-6, 0.0, 1e-3, 2.0, 30.0]).view(-1, 1, 1, 1)
+    with mpmath.workdps(60):
+        s = mpmath.exp(mpmath.mpf(model.log_scale.item()))
+        v = 1 + s**2
+        exact = []
+        for place in map(mpmath.mpf, x.flatten().tolist()):
+            share = mpmath.erfc(-place / (s * mpmath.sqrt(2 * v))) / 2
+            exact.append(
+                mpmath.log(2 * share) - (place**2 / v + mpmath.log(2 * mpmath.pi * v)) / 2
+            )
+    log_px = model.log_px(x)
+    assert log_px.dtype == torch.float64
+    assert log_px.tolist() == pytest.approx([float(value) for value in exact], rel=1e-9)
+
+
+def test_log_z_is_not_rounded_to_the_dtype_of_the_data():
+    assert (toy("a").log_px(NO_DATA.float()) == log_normaliser("a")).all()
 
 
 def test_absolute_value_adds_up_its_numbers():

@@ -26,7 +26,7 @@ from models.posteriors.kernels import hvi
 from models.posteriors.paths import Remembered, Target
 from models.posteriors.protocol import State
 from models.posteriors.step_sizes import Fixed, LearnedSize
-from tests.components import CONTEXT, X, normal, perturbed
+from tests.components import CONTEXT, X, normal, perturbed, reseed
 
 TEMPERINGS: dict[str, dict[str, Any]] = {
     "none": {"tempering": "none"},
@@ -98,7 +98,7 @@ def test_without_steps_it_is_its_base(linear_gaussian: LinearGaussian):
     posterior = hamiltonian(2, num_steps=0, tempering="none")
     values = []
     for chain in (posterior, Chain(posterior.base)):
-        torch.manual_seed(2)
+        reseed(2)
         values.append(ELBO(num_samples=5)(linear_gaussian, chain, X, CONTEXT).value)
     assert torch.equal(*values)
 
@@ -109,7 +109,7 @@ def test_with_steps_of_length_zero_it_is_its_base(linear_gaussian, num_steps):
     posterior = hamiltonian(2, num_steps=num_steps, tempering="none", step_size=size)
     draws = []
     for chain in (posterior, Chain(posterior.base)):
-        torch.manual_seed(2)
+        reseed(2)
         draws.append(chain(CONTEXT, linear_gaussian.log_joint(X), 5))
     assert torch.equal(draws[0].state.z, draws[1].state.z)
     assert torch.equal(draws[0].log_q, draws[1].log_q)
@@ -121,9 +121,9 @@ def test_the_momentum_is_a_lift_and_a_drop(options, linear_gaussian: LinearGauss
     alone, within = Leapfrog(2, num_steps=3, **options), Hamiltonian(2, num_steps=3, **options)
     context = contexts(Chain(DiagonalGaussian(2), [alone]))[:, 4:]
     z = normal(4, 3, 2)
-    torch.manual_seed(0)
+    reseed(0)
     move = within(State(z), context, Remembered(linear_gaussian.log_joint(X)))
-    torch.manual_seed(0)
+    reseed(0)
     scale = (-alone.log_alphas(context).sum(0)).exp()[:, None]
     lift = torch.distributions.Normal(torch.zeros(3, 2).double(), scale.expand(3, 2))
     v = torch.randn_like(z) * scale
@@ -171,7 +171,7 @@ def test_gradients_through_the_dynamics(posterior: Chain, linear_gaussian: Linea
     loss = ELBO(num_samples=3)
 
     def value() -> Tensor:
-        torch.manual_seed(4)
+        reseed(4)
         return loss(linear_gaussian, posterior, X, context).loss.sum()
 
     gradients = torch.autograd.grad(value(), list(named.values()))
@@ -203,7 +203,7 @@ def test_analytic_entropies_keep_the_mean_and_the_gradients(
     context = context.repeat(num_data, 1).requires_grad_()
     results = []
     for entropy in (None, "analytic"):
-        torch.manual_seed(1)
+        reseed(1)
         loss = ELBO(entropy=entropy)  # type: ignore[arg-type]
         bound = loss(linear_gaussian, posterior, x, context)
         (gradient,) = torch.autograd.grad(bound.loss.sum(), context)

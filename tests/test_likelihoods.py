@@ -25,11 +25,6 @@ from tests.components import make_node
 X_SHAPE = (3, 2, 4)
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(params=likelihoods.names())
 def likelihood(request: pytest.FixtureRequest) -> Likelihood:
     return likelihoods[request.param].factory()
@@ -86,12 +81,17 @@ def test_runs_under_vmap(likelihood: Likelihood) -> None:
 
 
 def test_samples_have_the_mean(likelihood: Likelihood) -> None:
+    """Within 5 standard errors, and what such a bound lacks where values are few and rare.
+
+    That is 7 log(2 / δ) / 3 n for values in [0, 1], of the empirical Bernstein inequality (Maurer
+    and Pontil 2009, arXiv 0907.3740, theorem 4), whose other term is 5 errors at the same δ.
+    """
     num_samples = 20_000
     parameters = parameters_of(likelihood, 1)
     samples = likelihood.sample(parameters.expand(num_samples, *parameters.shape[1:]))
     standard_error = samples.std(0) / math.sqrt(num_samples)
     error = (samples.mean(0) - likelihood.mean(parameters)[0]).abs()
-    assert (error < 5 * standard_error).all()
+    assert (error < 5 * standard_error + 7 * 12.5 / (3 * num_samples)).all()
 
 
 def test_samples_carry_no_gradient(likelihood: Likelihood) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.generative import LinearGaussian
 from models.losses import ELBO, IWAE, Loss, cyclical_warmup, linear_warmup
 from models.posteriors.gaussian import gaussian
+from tests.components import reseed
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
 CONTEXT = torch.tensor([[0.1, 0.3, -0.5, -0.2], [-0.2, 0.4, 0.1, -0.6]]).double()
@@ -81,7 +82,7 @@ def test_iwae_gradients_agree_with_finite_differences(linear_gaussian, gradient)
     posterior = gaussian(2)
 
     def mean_bound(context: Tensor) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(1)
+        reseed(1)
         wide = context.repeat(repeats, 1)
         value = IWAE(num_samples=samples)(
             linear_gaussian, posterior, X[:1].repeat(repeats, 1, 1, 1), wide
@@ -107,11 +108,36 @@ def test_iwae_gradients_agree_with_finite_differences(linear_gaussian, gradient)
 def test_dreg_leaves_the_model_gradient_alone(linear_gaussian: LinearGaussian):
     results = []
     for gradient in ("plain", "dreg"):
-        torch.manual_seed(3)
+        reseed(3)
         loss = IWAE(num_samples=8, gradient=gradient)
         bound = loss(linear_gaussian, gaussian(2), X, CONTEXT.clone().requires_grad_())
         results.append(torch.autograd.grad(bound.loss.sum(), linear_gaussian.weight))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("gradient", ["plain", "stl", "dreg"])
+def test_a_draw_without_weight_adds_nothing_to_iwae(linear_gaussian, gradient, monkeypatch):
+    """As if it had not been drawn, but for the count in the value."""
+
+    class Broken(LinearGaussian):
+        def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+            fourth = torch.arange(len(z))[:, None] == 3
+            return super().log_likelihood(x, z).masked_fill(fourth, -math.inf)
+
+    model = Broken((1, 1, 3), latent_dim=2).double()
+    model.load_state_dict(linear_gaussian.state_dict())
+    noise = torch.randn(4, 2, 2, dtype=torch.float64)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise[: shape[0]])
+    values, derivatives = [], []
+    for num_samples in (3, 4):
+        context = CONTEXT.clone().requires_grad_()
+        loss = IWAE(num_samples=num_samples, gradient=gradient)
+        bound = loss(model, gaussian(2), X, context)
+        inputs = [context, model.weight, model.log_scale]
+        derivatives.append(torch.autograd.grad(bound.loss.sum(), inputs))
+        values.append(bound.value)
+    torch.testing.assert_close(*derivatives)
+    torch.testing.assert_close(values[1], values[0] + math.log(3 / 4))
 
 
 def test_dreg_signal_to_noise_grows_and_plain_falls(linear_gaussian: LinearGaussian):
@@ -142,9 +168,9 @@ def test_bounds_are_ordered(linear_gaussian: LinearGaussian):
 
 
 def test_iwae_value_is_logmeanexp_and_iwae_1_is_the_elbo(linear_gaussian: LinearGaussian):
-    torch.manual_seed(5)
+    reseed(5)
     one = IWAE(num_samples=1)(linear_gaussian, gaussian(2), X, CONTEXT)
-    torch.manual_seed(5)
+    reseed(5)
     elbo = ELBO()(linear_gaussian, gaussian(2), X, CONTEXT)
     torch.testing.assert_close(one.value, elbo.value)
     torch.testing.assert_close(one.loss, elbo.loss)
@@ -155,10 +181,10 @@ def test_warmup_scales_what_it_names(linear_gaussian: LinearGaussian, anneals):
     loss = ELBO(warmup=linear_warmup(anneals=anneals, epochs=10))
     bounds = {}
     for weight in (0.0, 0.5, 1.0):
-        torch.manual_seed(7)
+        reseed(7)
         bounds[weight] = loss(linear_gaussian, gaussian(2), X, CONTEXT, weight)
     log_likelihood, kl = (bounds[1.0].metrics[name] for name in ("log_likelihood", "kl"))
-    torch.manual_seed(7)
+    reseed(7)
     log_q = gaussian(2)(CONTEXT, linear_gaussian.log_joint(X)).log_q.mean(0)
     without = {  # what is left of the loss at weight 0
         "entropy": -log_likelihood - (log_q - kl),
@@ -176,9 +202,9 @@ def test_annealed_iwae_is_the_bound_of_annealed_weights(linear_gaussian: LinearG
     loss = IWAE(num_samples=5, warmup=linear_warmup(anneals="kl", epochs=10))
     context, posterior = CONTEXT.clone().requires_grad_(), gaussian(2)
     inputs = [context, *linear_gaussian.parameters()]
-    torch.manual_seed(9)
+    reseed(9)
     bound = loss(linear_gaussian, posterior, X, context, 0.3)
-    torch.manual_seed(9)
+    reseed(9)
     draw = posterior(context, linear_gaussian.log_joint(X), 5)
     log_likelihood = linear_gaussian.log_likelihood(X, draw.state.z)
     log_ratio = linear_gaussian.log_prior(draw.state.z) - draw.log_q

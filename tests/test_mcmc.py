@@ -138,12 +138,26 @@ def test_metropolis_accepts_as_often_as_it_says_and_never_nan():
     assert ((accepted.float().mean(0) - expected).abs() <= 5 * error).all()
 
 
+def test_divergent_are_trajectories_whose_energy_is_lost():
+    """Off by more than 1000 nats in either direction, or not a number; not what is rejected."""
+    z = torch.ones(1, 4, 1, dtype=torch.float64)
+    ends = torch.tensor([-990.0, -1100.0, 1100.0, math.nan], dtype=torch.float64)
+
+    def flat(z: Tensor) -> Point:
+        return Point(z, ends.expand(1, 4), torch.zeros_like(z))  # momenta stay as they are
+
+    start = Point(z, torch.zeros(1, 4, dtype=torch.float64), torch.zeros_like(z))
+    proposal = mcmc.hamiltonian(start, 0.1, 2, target(flat))
+    assert proposal.divergent.tolist() == [[False, True, True, True]]
+    assert proposal.accepted.tolist() == [[False, False, True, False]]
+
+
 def test_keeps_a_gaussian():
     """From exact draws, moves with a coarse step leave mean, variance and fourth moment."""
     z = torch.randn(40_000, 1, 1, dtype=torch.float64)
     for _ in range(5):
-        point, accepted, probability = mcmc.hamiltonian(oscillator(z), 1.7, 3, target(oscillator))
-        z = torch.where(accepted[..., None], point.z, z)
-    assert 0.2 < probability.mean() < 0.95  # so that the rejections matter
+        proposal = mcmc.hamiltonian(oscillator(z), 1.7, 3, target(oscillator))
+        z = torch.where(proposal.accepted[..., None], proposal.point.z, z)
+    assert 0.2 < proposal.probability.mean() < 0.95  # so that the rejections matter
     for power, moment, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (4, 3.0, 96.0)):
         assert abs(z.pow(power).mean() - moment) < 5 * math.sqrt(variance / len(z))

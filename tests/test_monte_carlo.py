@@ -21,7 +21,7 @@ from models.posteriors.paths import Remembered
 from models.posteriors.protocol import State
 from models.posteriors.schedules import Free
 from models.posteriors.step_sizes import ByAcceptance, BySpread, Fixed, LearnedSize
-from tests.components import CONTEXT, X, perturbed
+from tests.components import CONTEXT, X, perturbed, reseed
 from utils import mcmc
 
 LONG, LONGER = partial(Fixed, first=0.2), partial(Fixed, first=0.5)
@@ -65,7 +65,7 @@ def test_draws_are_properly_weighted(posterior: Chain, linear_gaussian: LinearGa
 def test_without_steps_it_is_its_base(make, linear_gaussian: LinearGaussian):
     values = []
     for posterior in (make(2, num_steps=0), Chain(DiagonalGaussian(2))):
-        torch.manual_seed(2)
+        reseed(2)
         loss = ELBO(num_samples=5)
         values.append(loss(linear_gaussian, posterior, X, contexts(posterior)).value)
     assert torch.equal(*values)
@@ -97,7 +97,7 @@ def test_a_learned_reverse_starts_as_the_kernel_read_backwards(linear_gaussian):
     learned = langevin(2, num_steps=1, step_size=LONG, reverse_hidden=[8]).double()
     draws = []
     for posterior in (plain, learned):
-        torch.manual_seed(0)
+        reseed(0)
         draws.append(posterior(contexts(posterior), linear_gaussian.log_joint(X), 5))
     torch.testing.assert_close(draws[0].log_q, draws[1].log_q)
 
@@ -158,7 +158,7 @@ def test_baselines_of_the_other_samples_lower_the_variance(loss, linear_gaussian
         if not baseline:
             name = "_less_others" if loss is ELBO else "_gain"
             monkeypatch.setattr(f"models.losses.bounds.{name}", lambda log_w: log_w)
-        torch.manual_seed(1)
+        reseed(1)
         context = contexts(posterior)[:1].repeat(num_data, 1).requires_grad_()
         bound = loss(num_samples=4)(linear_gaussian, posterior, x, context)
         (gradient,) = torch.autograd.grad(bound.loss.sum(), context)

@@ -28,11 +28,6 @@ FUNCTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def encoder_node(**options: object) -> Node:
     return TypeAdapter(Annotated[Encoder, encoders]).validate_python(options)
 

@@ -15,6 +15,7 @@ import torch
 import main as program
 from models import local
 from models.losses import IWAE
+from tests.components import SEED
 from utils import checkpoint
 from utils.results.folder import RunFolder
 
@@ -27,6 +28,7 @@ TINY = [
     "model.decoder.hidden=[8]",
     "encoder.hidden=[8]",
     "training.epochs=3",
+    f"seed={SEED}",
     "runtime.tensorboard=false",
     "runtime.threads=1",
     "evaluation={batch_size: 4, max_data: 6, estimators: [{name: importance, num_samples: 20}]}",
@@ -200,7 +202,7 @@ def test_what_was_trained_is_not_trained_again(runs, capsys):
     assert f"{first.path.name} has trained the same" in capsys.readouterr().err
     assert second.metrics.read()[:6] == first.metrics.read()[:6]
     assert ("trained", first.path.name) in [(k, t) for t, k in second.links.read()]
-    fresh = ran(runs, "evaluation.max_data=5", "seed=1")
+    fresh = ran(runs, "evaluation.max_data=5", f"seed={SEED + 1}")
     assert "has trained the same" not in capsys.readouterr().err
     assert not fresh.links.read()
     # What must be kept of an epoch has to be made.
@@ -226,9 +228,27 @@ def test_an_adopted_training_gives_the_same_numbers(runs, monkeypatch, tmp_path)
         assert (adopted.path / name).read_bytes() == (alone.path / name).read_bytes()
 
 
+def test_rows_tell_which_of_several_starts_won(runs, searches):
+    folder = ran(runs, EVERYTHING, "local_optimisation.setting.starts=3")
+    starts = values(folder, "local_optimisation", "start")
+    gains = values(folder, "local_optimisation", "gain_over_first")
+    assert len(starts) == len(gains) == len(values(folder, "local_optimisation", "elbo")) == 6
+    assert set(starts) <= {0, 1, 2}
+    assert all((gain > 0) == (start > 0) for start, gain in zip(starts, gains, strict=True))
+    for given in searches:  # the encoder's, the prior-like one, and a made one
+        encoders, initial, made = given["context"].chunk(3)
+        assert len(encoders.unique(dim=0)) == len(encoders)
+        assert (initial == given["posterior"].initial_context()).all()
+        assert len(made.unique(dim=0)) == len(made)
+
+
 @pytest.mark.parametrize("stop_at", [2, 5])
-def test_local_optimisation_goes_on_where_it_was_stopped(runs, monkeypatch, tmp_path, stop_at):
-    whole = ran(runs, EVERYTHING)
+@pytest.mark.parametrize("starts", [1, 3])
+def test_local_optimisation_goes_on_where_it_was_stopped(
+    runs, monkeypatch, tmp_path, stop_at, starts
+):
+    several = f"local_optimisation.setting.starts={starts}"
+    whole = ran(runs, EVERYTHING, several)
     monkeypatch.setenv("VI_RESULTS", str(tmp_path / "cut"))
     original, calls = local.LocalOptimisation.run, 0
 
@@ -245,8 +265,8 @@ def test_local_optimisation_goes_on_where_it_was_stopped(runs, monkeypatch, tmp_
         "experiments.signals.Interruption.raise_if_any",
         lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
     )
-    assert run(EVERYTHING) == 130
-    assert run(EVERYTHING) == 0
+    assert run(EVERYTHING, several) == 130
+    assert run(EVERYTHING, several) == 0
     again = RunFolder(tmp_path / "cut" / "runs" / whole.path.name)
     for name in ("metrics.csv", "estimates.csv"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -21,7 +21,7 @@ from models.posteriors.paths import GeometricPath, Target
 from models.posteriors.protocol import Move, State, Transition
 from models.posteriors.schedules import Free, Linear, Schedule, Sigmoidal, beta_schedules
 from models.posteriors.step_sizes import LearnedSize
-from tests.components import CONTEXT, X, normal
+from tests.components import CONTEXT, X, normal, reseed
 from utils.compiled import compiled, has_compiler
 
 NUM_STEPS = 3
@@ -90,9 +90,9 @@ def test_k_steps_and_the_bound_cost_k_plus_1_evaluations(make, loss):
 def test_the_bound_has_the_same_terms_as_one_that_evaluates_anew(make, linear_gaussian):
     posterior = make()
     context = contexts(posterior)
-    torch.manual_seed(1)
+    reseed(1)
     draw = posterior(context, linear_gaussian.log_joint(X), 4)
-    torch.manual_seed(1)
+    reseed(1)
     bound = ELBO(num_samples=4)(linear_gaussian, posterior, X, context)
     log_likelihood = linear_gaussian.log_likelihood(X, draw.state.z)
     torch.testing.assert_close(bound.metrics["log_likelihood"], log_likelihood.mean(0).detach())
@@ -116,7 +116,7 @@ def test_draws_are_properly_weighted(make, linear_gaussian: LinearGaussian):
 
 
 def bound_at_seed(loss: Loss, model: GenerativeModel, posterior: Chain, context: Tensor) -> Bound:
-    torch.manual_seed(3)
+    reseed(3)
     return loss(model, posterior, X, context)
 
 
@@ -163,7 +163,7 @@ def test_the_score_term_makes_gradients_of_choices_unbiased(loss, linear_gaussia
     direction[:, 4:] = 1.0  # all step sizes
 
     def losses(shift: float) -> tuple[Bound, Tensor]:
-        torch.manual_seed(5)
+        reseed(5)
         context = (start + shift * direction).repeat(num_data, 1).requires_grad_()
         bound = loss(linear_gaussian, posterior, x, context)
         return bound, context
@@ -175,7 +175,7 @@ def test_the_score_term_makes_gradients_of_choices_unbiased(loss, linear_gaussia
     expected, noise = mean_and_error(difference)
     assert abs(mean - expected) < 4.5 * math.hypot(error, noise)
     # The draws' own path alone.
-    torch.manual_seed(5)
+    reseed(5)
     context = start.repeat(num_data, 1).requires_grad_()
     draw = posterior(context, linear_gaussian.log_joint(x), loss.num_samples)
     plain = (draw.log_w.detach().softmax(0) * draw.log_w).sum(0)
@@ -347,7 +347,7 @@ def test_a_training_step_compiles(make, linear_gaussian: LinearGaussian):
     results = []
     with config.patch(fallback_random=True):  # the compiler's own noise is another
         for program in (step, compiled(step, refuse)):
-            torch.manual_seed(0)
+            reseed(0)
             value = program(context)
             results.append(torch.autograd.grad(value, (context, model.weight)))
     torch.testing.assert_close(*results)

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
+
+from utils import seeding
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def has_compiler() -> bool:
@@ -27,22 +31,66 @@ def compiled(
     """``function`` through torch.compile; from its first failure on, told to ``warn``, plain.
 
     Args:
-        function: it fails while it is compiled, before it draws any noise.
+        function: it changes nothing but the random stream, which a failure puts back.
         warn: gets one line.
         plain: the same in the form that is faster without a compiler; null: ``function``.
         dynamic: null: one program for each size until sizes vary, then one for all.
     """
-    program: Callable[P, T] | None = torch.compile(function, dynamic=dynamic)
+    return _falling_back(torch.compile(function, dynamic=dynamic), plain or function, warn)
+
+
+def differentiated(
+    function: Callable[P, tuple[Tensor, R]],
+    clear: Callable[P, None],
+    *,
+    compile_step: bool = False,
+    warn: Callable[[str], None] = print,
+    dynamic: bool | None = None,
+) -> Callable[P, tuple[Tensor, R]]:
+    """``function``, whose first value is a loss, followed by the loss's backward pass.
+
+    What it returns is without a graph; the gradients are in the leaves.
+
+    Args:
+        function: it changes nothing but the random stream.
+        clear: takes the same arguments and clears the gradients of the leaves; called first.
+        compile_step: through torch.compile. Where a forward or a backward pass fails, the call is
+            repeated without it on the same random numbers, as are all later calls.
+        warn: gets one line then.
+        dynamic: see ``compiled``.
+    """
+
+    def step(function: Callable[P, tuple[Tensor, R]]) -> Callable[P, tuple[Tensor, R]]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> tuple[Tensor, R]:
+            clear(*args, **kwargs)
+            loss, others = function(*args, **kwargs)
+            loss.backward()
+            return loss.detach(), others
+
+        return call
+
+    if not compile_step:
+        return step(function)
+    return _falling_back(step(torch.compile(function, dynamic=dynamic)), step(function), warn)
+
+
+def _falling_back(
+    program: Callable[P, T], plain: Callable[P, T], warn: Callable[[str], None]
+) -> Callable[P, T]:
+    """``program`` until it fails; then ``plain``, that very call on the same random numbers."""
+    failed = False
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        nonlocal program
-        if program is not None:
+        nonlocal failed
+        if not failed:
+            noise = seeding.get_state()
             try:
                 return program(*args, **kwargs)
-            except Exception as error:
+            except Exception as error:  # an interruption is none: it passes through
+                seeding.set_state(noise)
                 reason = str(error).strip().split("\n", 1)[0]
                 warn(f"torch.compile failed, going on without it: {reason}")
-                program = None
-        return (plain or function)(*args, **kwargs)
+                failed = True
+        return plain(*args, **kwargs)
 
     return call

@@ -32,12 +32,19 @@ class Evaluated(Protocol):
 P = TypeVar("P", bound=Evaluated)
 
 
+LARGEST_ENERGY_ERROR = 1000.0  # nats; beyond, a trajectory has diverged (as in Stan)
+
+
 class Proposal(NamedTuple, Generic[P]):
-    """Where a chain may go; whether it goes there (S, B); and with which probability (S, B)."""
+    """Where a chain may go; whether it goes there (S, B); and with which probability (S, B).
+
+    ``divergent`` (S, B): the energy was off by more than ``LARGEST_ENERGY_ERROR``, or not finite.
+    """
 
     point: P
     accepted: Tensor
     probability: Tensor
+    divergent: Tensor
 
 
 P_co = TypeVar("P_co", bound=Evaluated, covariant=True)
@@ -118,5 +125,6 @@ def hamiltonian(
     momentum = torch.randn_like(start.z)
     end, last = leapfrog(start, momentum, step_size, num_steps, target)
     kinetic = 0.5 * (momentum.square() - last.square()).sum(-1)
-    accepted, probability = metropolis(end.log_density - start.log_density + kinetic)
-    return Proposal(end, accepted, probability)
+    log_ratio = end.log_density - start.log_density + kinetic
+    divergent = ~(log_ratio.abs() <= LARGEST_ENERGY_ERROR)  # so that NaN is
+    return Proposal(end, *metropolis(log_ratio), divergent)

@@ -9,38 +9,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.local.settings import LocalSettings
+from models.local.workbench import MOMENTS, Scope, Table, Workbench
 from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
-from utils.compiled import compiled
+from utils import seeding
+from utils.compiled import differentiated
 from utils.gradients import frozen
 
-Scope = Literal["posterior", "context"]
-
+FEWEST_COMPARISONS = 10  # or their standard error would be unknown
 STRETCH = 50  # steps that a chunk of data takes at once: rare looks, prompt interruption
 # Rows of the decoder in one step: on a CPU what its caches hold, elsewhere what fills the device.
 CPU_ROWS, DEVICE_ROWS = 2_000, 20_000
-MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's names for what it remembers of each number
 
 
 class LocalOptimum(NamedTuple):
     """What local optimisation found; all that losses and estimators need to measure it.
 
-    ``values`` (B,) is the mean bound in nats over the last steps that were judged, while the
-    parameters still moved: to measure the optimum, draw afresh. ``steps`` (B,) were taken, and
-    ``converged`` (B,) says whether the search ended by its own rule.
+    ``values`` (B,) are the bounds in nats, with their standard errors ``errors`` (B,), by which
+    the search has judged these parameters: to measure the optimum, draw afresh. ``steps`` (B,)
+    were taken, and ``converged`` (B,) says whether the search ended by its own rule.
     """
 
     posterior: Chain
     context: Tensor
     values: Tensor
+    errors: Tensor
     steps: Tensor
     converged: Tensor
 
@@ -60,52 +61,15 @@ def local_optimise(
     return search.result()
 
 
-class _Workbench:
-    """Room for some data: their parameters as leaves, and Adam's moments of them."""
-
-    def __init__(self, posterior: Chain, context: Tensor, size: int, scope: Scope) -> None:
-        self.posterior, weights = posterior, {}
-        if scope == "posterior":
-            self.posterior = per_datum(posterior, size)
-            weights = dict(self.posterior.named_parameters())
-        self.context = context.new_empty(size, context.shape[1]).requires_grad_()
-        self.leaves: dict[str, Tensor] = {"context": self.context, **weights}
-        groups: list[dict[str, Any]] = [{"params": [self.context]}]
-        if weights:
-            groups.append({"params": list(weights.values())})
-        self.optimiser = torch.optim.Adam(groups, fused=True)
-        for leaf in self.leaves.values():
-            moments = {name: torch.zeros_like(leaf) for name in MOMENTS}
-            step = torch.zeros((), device=leaf.device)
-            self.optimiser.state[leaf] = {"step": step, **moments}
-
-    def tables(self) -> dict[str, dict[str, Tensor]]:
-        """Parameters and moments under the names that they are stored by."""
-        state = self.optimiser.state
-        moments = {
-            moment: {name: state[leaf][moment] for name, leaf in self.leaves.items()}
-            for moment in MOMENTS
-        }
-        return {"values": self.leaves, **moments}
-
-    def set_step(self, step: int) -> None:
-        """Tell Adam how many steps the data have taken."""
-        for leaf in self.leaves.values():
-            self.optimiser.state[leaf]["step"].fill_(step)
-
-    def set_rates(self, *rates: float) -> None:
-        """Set Adam's rates for the context and for the weights."""
-        for group, rate in zip(self.optimiser.param_groups, rates, strict=False):
-            group["lr"] = rate
-
-
 class LocalOptimisation:
     """The search for q* of B data points at once; stops, is saved and goes on bit for bit.
 
     All active data take the same number of steps, one chunk of them after the other, ``STRETCH``
-    steps each; converged ones leave. A datum whose bound or parameters become NaN or infinite
-    leaves too, unconverged, as it was before that stretch. Draws from the global generator.
-    ``run`` raises ValueError where the loss depends on nothing that the scope frees.
+    steps each; at the end of a window they are judged, and converged ones leave. A datum whose
+    bound or parameters become NaN or infinite gets back its best parameters. It rests until the
+    window ends and goes on at the rates of the next one where ``settings.restart`` says so, and
+    leaves unconverged otherwise. Draws from the global generator. ``run`` raises ValueError where
+    the loss depends on nothing that the scope frees.
 
     Args:
         loss: the bound to maximise.
@@ -137,36 +101,42 @@ class LocalOptimisation:
         self.settings, self.scope = settings, scope
         rows = CPU_ROWS if x.device.type == "cpu" else DEVICE_ROWS
         self.chunk_size = max(1, rows // settings.num_samples)
-        self._benches: dict[int, _Workbench] = {}
-        self._forward = self._objective
-        if compile_step:
-            self._forward = compiled(self._objective, warn, dynamic=False)
+        self._benches: dict[int, Workbench] = {}
+        self._differentiate = differentiated(
+            self._objective, _clear, compile_step=compile_step, warn=warn, dynamic=False
+        )
         size = len(x)
         start = {"context": context.detach().clone()}
         if scope == "posterior":
             start |= {k: v.detach() for k, v in per_datum(posterior, size).named_parameters()}
-        zeros = {name: {k: torch.zeros_like(v) for k, v in start.items()} for name in MOMENTS}
-        self._tables = {"values": start, **zeros}  # a row a datum
+        self._tables: dict[str, Table] = {"values": start}  # a row a datum
+        self._tables["best"] = {key: value.clone() for key, value in start.items()}
+        for name in ("tail", *MOMENTS):
+            self._tables[name] = {k: torch.zeros_like(v) for k, v in start.items()}
         self.step = 0  # steps that the active data have taken
         self._opened, self._window = 0, min(settings.window, settings.max_steps)
         self._next = 0  # the first datum that has not yet taken its share of this round
-        nothing = torch.zeros(size, dtype=context.dtype, device=x.device)
+        nothing = torch.zeros(size, dtype=torch.double, device=x.device)
+        no = torch.zeros(size, dtype=torch.bool, device=x.device)
         self._data = {
-            "active": torch.ones_like(nothing, dtype=torch.bool),
-            "converged": torch.zeros_like(nothing, dtype=torch.bool),
+            "searching": ~no,
+            "active": ~no,  # takes steps in this window
+            "converged": no.clone(),
             "steps": torch.zeros_like(nothing, dtype=torch.long),
             "stale": torch.zeros_like(nothing, dtype=torch.long),  # windows without a gain
-            "sum": nothing.clone(),  # of the bounds judged in this window
+            "sum": nothing.clone(),  # of the bounds of this window
+            "squares": nothing.clone(),
             "best": nothing - math.inf,
             "value": nothing + math.nan,
+            "error": nothing + math.nan,
         }
 
     def run(self, keep_going: Callable[[int], bool]) -> bool:
-        """Go on to the end; False where ``keep_going(number of active data)`` said no."""
-        constant = [self.model] if self.scope == "posterior" else [self.model, self.posterior]
-        with frozen(*constant):
-            while (num_active := int(self._data["active"].sum())) > 0:
-                if not keep_going(num_active):
+        """Go on to the end; False where ``keep_going(number of data searched for)`` said no."""
+        fixed = [self.model] if self.scope == "posterior" else [self.model, self.posterior]
+        with frozen(*fixed):
+            while (num_searching := int(self._data["searching"].sum())) > 0:
+                if not keep_going(num_searching):
                     return False
                 self._advance()
         return True
@@ -179,13 +149,8 @@ class LocalOptimisation:
         if self.scope == "posterior":
             posterior = per_datum(posterior, len(self.x))
             posterior.load_state_dict(values, strict=False)  # buffers stay
-        return LocalOptimum(
-            posterior,
-            context,
-            data["value"].clone(),
-            data["steps"].clone(),
-            data["converged"].clone(),
-        )
+        found = (data[name].clone() for name in ("value", "error", "steps", "converged"))
+        return LocalOptimum(posterior, context, *found)
 
     def state(self) -> dict[str, Any]:
         """All that the search needs to go on, but for the generator; to be saved at once."""
@@ -207,84 +172,142 @@ class LocalOptimisation:
 
     def _advance(self) -> None:
         """One stretch of one chunk; after the last one, the next round, or the end of a window."""
-        num_steps = min(STRETCH, self._opened + self._window - self.step)
+        end = self._opened + self._window
+        num_steps = min(STRETCH, end - self.step)
         waiting = self._data["active"][self._next :].nonzero().flatten() + self._next
         chosen = waiting[: self.chunk_size]
-        self._stretch(chosen, num_steps)
+        if len(chosen) > 0:
+            self._stretch(chosen, num_steps)
         if len(waiting) > len(chosen):
             self._next = int(waiting[self.chunk_size])
             return
         self._next = 0
         self.step += num_steps
-        if self.step == self._opened + self._window:
+        if self.step == end:
             self._judge()
 
     def _stretch(self, chosen: Tensor, num_steps: int) -> None:
-        settings, bench = self.settings, self._bench(len(chosen))
-        # Few sizes mean few compilations; what is left over repeats the first datum, for nothing.
-        size = len(bench.context)
-        rows = torch.cat([chosen, chosen[:1].expand(size - len(chosen))])
-        with torch.no_grad():
-            for name, table in bench.tables().items():
-                for key, leaf in table.items():
-                    torch.index_select(self._tables[name][key], 0, rows, out=leaf)
-        bench.set_step(self.step)
+        settings, (bench, rows) = self.settings, self._bench(chosen)
+        begun = self.step - self._opened  # steps of this window
+        tables = {name: table for name, table in self._tables.items() if name != "best"}
+        bench.load(tables, rows, begun if settings.restart else self.step)
         x = self.x[rows]
-        history = torch.empty(num_steps, size, dtype=bench.context.dtype, device=x.device)
+        history = torch.empty(num_steps, len(rows), dtype=torch.double, device=x.device)
+        num_averaged = max(1, round(settings.tail * self._window))
         for index in range(num_steps):
-            factor = settings.schedule((self.step + index - self._opened) / self._window)
-            bench.set_rates(factor * settings.lr, factor * settings.weight_lr)
-            bench.optimiser.zero_grad(set_to_none=True)
-            loss, history[index] = self._forward(bench.posterior, x, bench.context)
-            if not loss.requires_grad:
-                raise ValueError(f"the loss depends on nothing that scope `{self.scope}` frees")
-            loss.backward()
-            bench.optimiser.step()
+            factor = settings.schedule((begun + index) / self._window)
+            _, history[index] = self._differentiate(bench, x)
+            bench.step(factor * settings.lr, factor * settings.weight_lr)
+            count = begun + index + 1 - (self._window - num_averaged)
+            if settings.comparisons > 0 and count > 0:
+                bench.average(count)
         self._keep(chosen, bench, history)
 
-    def _keep(self, chosen: Tensor, bench: _Workbench, history: Tensor) -> None:
-        """Store the data that are well, with their bounds (steps, B); send away the others."""
-        data, leaves = self._data, bench.leaves.values()
+    def _keep(self, chosen: Tensor, bench: Workbench, history: Tensor) -> None:
+        """Store the data that are well, with their bounds (steps, B); the others fall back."""
+        data = self._data
         # A last step can break parameters after a finite bound.
-        finite = [leaf.isfinite().unsqueeze(-1).flatten(1).all(1) for leaf in leaves]
-        finite.append(history.isfinite().all(0))
-        well = torch.stack(finite).all(0)[: len(chosen)].nonzero().flatten()
-        kept = chosen[well]
-        for name, table in bench.tables().items():
+        well = (bench.finite() & history.isfinite().all(0))[: len(chosen)]
+        kept, index = chosen[well], well.nonzero().flatten()
+        own = bench.tables()
+        for name, table in own.items():
             for key, leaf in table.items():
-                self._tables[name][key][kept] = leaf.detach()[well]
-        first = self._opened + self._window - self._num_judged() - self.step
-        data["sum"][kept] += history[max(0, first) :, well].sum(0)
-        data["active"][chosen] = False
-        data["active"][kept] = True
+                self._tables[name][key][kept] = leaf.detach()[index]
+        data["sum"][kept] += history[:, index].sum(0)
+        data["squares"][kept] += history[:, index].square().sum(0)
         data["steps"][kept] = self.step + len(history)
-
-    def _num_judged(self) -> int:
-        return max(1, round(self.settings.judged * self._window))
+        broken = chosen[~well]
+        data["active"][broken] = False
+        _copy(self._tables["values"], self._tables["best"], broken)
 
     def _judge(self) -> None:
-        """End the window: who has not gained leaves; the next one begins."""
+        """End the window: who has converged leaves; the next one begins."""
         settings, data = self.settings, self._data
-        active = data["active"]
-        mean = data["sum"] / self._num_judged()
-        better = mean > data["best"] + settings.min_gain
-        data["stale"] = torch.where(better, 0, data["stale"] + 1)
-        data["best"] = torch.where(better, mean, data["best"])
-        data["value"] = torch.where(active, mean, data["value"])
-        data["sum"] = torch.zeros_like(mean)
-        done = active & (data["stale"] > settings.patience)
-        data["converged"] = data["converged"] | done
-        data["active"] = active & ~done & (self.step < settings.max_steps)
+        done = self._compared() if settings.comparisons > 0 else self._outwaited()
+        data["converged"] |= done
+        data["sum"].zero_()
+        data["squares"].zero_()
+        if settings.restart:
+            for name in ("tail", *MOMENTS):
+                for values in self._tables[name].values():
+                    values.zero_()
+            data["active"] = data["searching"].clone()  # those that broke try again
+        data["searching"] = data["active"] & ~done & (self.step < settings.max_steps)
+        data["active"] = data["searching"].clone()
         self._opened = self.step
         self._window = min(self._window * settings.growth, settings.max_steps - self.step)
 
-    def _bench(self, num_data: int) -> _Workbench:
-        size = min(self.chunk_size, 1 << (num_data - 1).bit_length())
+    def _outwaited(self) -> Tensor:
+        """The published rule, by the means of windows: whether a datum has converged (B,)."""
+        data, active = self._data, self._data["active"]
+        mean = data["sum"] / self._window
+        variance = (data["squares"] / self._window - mean.square()).clamp_min(0)
+        better = active & (mean > data["best"] + self.settings.min_gain)
+        data["stale"] = torch.where(better, 0, data["stale"] + 1)
+        data["best"] = torch.where(better, mean, data["best"])
+        data["value"] = torch.where(active, mean, data["value"])
+        data["error"] = torch.where(active, (variance / self._window).sqrt(), data["error"])
+        _copy(self._tables["best"], self._tables["values"], better.nonzero().flatten())
+        return active & (data["stale"] > self.settings.patience)
+
+    def _compared(self) -> Tensor:
+        """New parameters against the best so far: whether a datum has converged (B,)."""
+        data, settings = self._data, self.settings
+        active = data["active"].nonzero().flatten()
+        noise = seeding.get_state()
+        new = self._bounds(self._tables["tail"], active)
+        seeding.set_state(noise)
+        old = self._bounds(self._tables["best"], active)
+        gain, error = _mean(new - old)
+        # Where the start had no finite bound, anything is better.
+        better = (gain > 0) | (new.isfinite().all(0) & ~old.isfinite().all(0))
+        _copy(self._tables["best"], self._tables["tail"], active[better])
+        _copy(self._tables["values"], self._tables["best"], active)
+        data["value"][active], data["error"][active] = _mean(torch.where(better, new, old))
+        done = torch.zeros_like(data["active"])
+        done[active] = settings.growth * (gain.abs() + 2 * error) <= settings.min_gain
+        return done
+
+    @torch.no_grad()
+    def _bounds(self, table: Table, chosen: Tensor) -> Tensor:
+        """N bounds each (N, B) of some data with the parameters in ``table``."""
+        count = max(FEWEST_COMPARISONS, round(self.settings.comparisons * self._window))
+        bounds = [self._data["sum"].new_empty(count, 0)]
+        for some in chosen.split(self.chunk_size):
+            bench, rows = self._bench(some)
+            bench.load({"values": table}, rows, 0)
+            arguments = (self.model, bench.posterior, self.x[rows], bench.context)
+            values = [self.loss(*arguments).value for _ in range(count)]
+            bounds.append(torch.stack(values)[:, : len(some)].double())
+        return torch.cat(bounds, 1)
+
+    def _bench(self, chosen: Tensor) -> tuple[Workbench, Tensor]:
+        """A bench for some data, and the rows on it.
+
+        Few sizes mean few compilations; what is left over repeats the first datum, for nothing.
+        """
+        size = min(self.chunk_size, 1 << (len(chosen) - 1).bit_length())
         if size not in self._benches:
             context = self._tables["values"]["context"]
-            self._benches[size] = _Workbench(self.posterior, context, size, self.scope)
-        return self._benches[size]
+            self._benches[size] = Workbench(self.posterior, context, size, self.scope)
+        return self._benches[size], torch.cat([chosen, chosen[:1].expand(size - len(chosen))])
 
-    def _objective(self, posterior: Chain, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        bound = self.loss(self.model, posterior, x, context)
+    def _objective(self, bench: Workbench, x: Tensor) -> tuple[Tensor, Tensor]:
+        bound = self.loss(self.model, bench.posterior, x, bench.moved())
+        if not bound.loss.requires_grad:
+            raise ValueError(f"the loss depends on nothing that scope `{self.scope}` frees")
         return bound.loss.sum(), bound.value
+
+
+def _clear(bench: Workbench, x: Tensor) -> None:
+    bench.clear()
+
+
+def _mean(bounds: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over comparisons (B,) and its standard error (B,)."""
+    return bounds.mean(0), bounds.std(0) / math.sqrt(len(bounds))
+
+
+def _copy(target: Table, source: Table, rows: Tensor) -> None:
+    for key, values in source.items():
+        target[key][rows] = values[rows]

@@ -21,27 +21,44 @@ class LocalSettings:
     """How q* is searched for, and when a datum's search ends.
 
     Steps come in windows, the first of ``window`` steps, each of the others ``growth`` times as
-    long as the one before. At a window's end the mean bound over its last part, ``judged`` of it,
-    is compared with the best so far: a datum whose bound has not grown by more than ``min_gain``
-    nats in more than ``patience`` windows running has converged. ``max_steps`` end the others.
+    long as the one before. ``max_steps`` end the search; the last window is cut short.
+
+    *What is judged.* With ``comparisons`` 0, the published way: the mean bound over a window's
+    steps, while parameters move; a gain is more than the best such mean. Otherwise the mean of
+    the parameters over the window's last part, ``tail`` of it, against the best ones so far: for
+    each step of the window so many bounds of both, from the same random numbers, so that their
+    difference has a small standard error e. Where the new ones are better they take the place of
+    the best. The next window begins from the best, and they are what is returned.
+
+    *Converged* means that another window would gain less than ``min_gain`` nats. The published
+    way takes that for granted after more than ``patience`` windows running without a gain.
+    Otherwise ``growth`` × (|gain| + 2e) ≤ ``min_gain`` must hold: the next window is
+    ``growth`` times as long, and progress slows down. A gain that noise hides, or a bound that
+    has fallen, is no convergence.
 
     ``label`` names the settings in tables. ``loss`` is their own bound, of ``num_samples``, which
     also says how many data take steps together. ``start`` is where a family that is the run's own
     starts, ``encoder`` (with the trained weights) or ``initial``; other families have no encoder.
+    The best of ``starts`` is kept: see ``models.local.starts``.
     ``lr`` is Adam's for the context, ``weight_lr`` that for weights: a net's output moves by the
     sum of many. ``schedule`` maps the position within a window, 0 to 1, to a factor on both.
+    ``restart`` lets Adam forget its moments at the start of a window: those of the first steps,
+    in a base as wide as the prior, would keep later ones small for long.
     """
 
     label: str
     loss: Loss
     num_samples: int
     start: Start
+    starts: int
     lr: float
     weight_lr: float
     schedule: Callable[[float], float]
+    restart: bool
     window: int
     growth: int
-    judged: float
+    tail: float
+    comparisons: float
     patience: int
     min_gain: float
     max_steps: int
@@ -67,6 +84,7 @@ def paper(
     window: PositiveInt = 100,
     patience: NonNegativeInt = 10,
     max_steps: PositiveInt = 100_000,
+    starts: PositiveInt = 1,
 ) -> LocalSettings:
     """Cremer et al. 2018 (arXiv 1801.03558): Adam at 1e-3 until the bound stops growing.
 
@@ -81,22 +99,35 @@ def paper(
         window: steps whose bounds are averaged before they are compared.
         patience: windows without a gain that are put up with.
         max_steps: the end for data that have not converged; the paper has none.
+        starts: the best of this many is kept.
     """
     return LocalSettings(
         label=_label(paper, locals()),
         loss=ELBO(num_samples=num_samples, gradient=gradient),
         num_samples=num_samples,
         start=start,
+        starts=starts,
         lr=lr,
         weight_lr=lr,
         schedule=lambda position: 1.0,
+        restart=False,
         window=window,
         growth=1,
-        judged=1.0,
+        tail=0.0,
+        comparisons=0,
         patience=patience,
         min_gain=0.0,
         max_steps=max_steps,
     )
+
+
+COMPARISONS = 1 / 8  # a step: in all about as much work as a twelfth of the steps
+WARMUP = 0.05  # of a window: Adam's first steps after a restart are as long as the rate
+
+
+def _cosine(position: float) -> float:
+    """Up along a line, then down along half a cosine to zero."""
+    return min(1.0, (position + 1e-3) / WARMUP) * 0.5 * (1 + math.cos(math.pi * position))
 
 
 @local_settings.register("fast")
@@ -108,14 +139,15 @@ def fast(
     lr: PositiveFloat = 0.07,
     weight_lr: PositiveFloat = 6e-3,
     window: PositiveInt = 200,
-    min_gain: NonNegativeFloat = 0.05,
+    min_gain: NonNegativeFloat = 0.02,
     max_steps: PositiveInt = 3_000,
+    starts: PositiveInt = 1,
 ) -> LocalSettings:
     """Adam in cosine cycles, each twice as long as the last, from the encoder's output.
 
-    The rate falls to zero within a cycle (Loshchilov and Hutter 2017, arXiv 1608.03983), which
-    averages the noise of few samples out. A datum is done when a cycle has gained no more than
-    `min_gain` over one half as long.
+    The rate falls to zero within a cycle (Loshchilov and Hutter 2017, arXiv 1608.03983), and the
+    parameters are averaged over its last quarter, which takes out the noise of few samples. Each
+    cycle starts Adam afresh. A datum is done when the next cycle would gain less than `min_gain`.
 
     Args:
         num_samples: S.
@@ -123,21 +155,25 @@ def fast(
         start: where the run's own family starts: ``encoder`` (and trained weights) or ``initial``.
         lr: of Adam for the context, at the start of each cycle.
         weight_lr: the same for the posterior's weights.
-        window: steps of the first cycle; the bounds of a cycle's last quarter are compared.
+        window: steps of the first cycle.
         min_gain: nats.
         max_steps: the end for data that have not converged; four cycles by default.
+        starts: the best of this many is kept.
     """
     return LocalSettings(
         label=_label(fast, locals()),
         loss=ELBO(num_samples=num_samples, gradient=gradient),
         num_samples=num_samples,
         start=start,
+        starts=starts,
         lr=lr,
         weight_lr=weight_lr,
-        schedule=lambda position: 0.5 * (1 + math.cos(math.pi * position)),
+        schedule=_cosine,
+        restart=True,
         window=window,
         growth=2,
-        judged=0.25,
+        tail=0.25,
+        comparisons=COMPARISONS,
         patience=0,
         min_gain=min_gain,
         max_steps=max_steps,

@@ -181,7 +181,8 @@ class IWAE(Loss):
         normalised = annealed.detach().softmax(0)
         if self.square_weights and z0.requires_grad:
             z0.register_hook(lambda gradient: gradient * normalised[..., None])
-        loss = -(normalised * annealed).sum(0)
+        # A draw of weight 0 among others adds nothing, where 0 times -inf would be NaN.
+        loss = -(normalised * annealed).masked_fill(normalised == 0, 0.0).sum(0)
         if log_choice is not None:
             loss = loss - score_term(_gain(annealed), log_choice)
         with torch.no_grad():

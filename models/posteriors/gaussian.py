@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -56,6 +57,10 @@ class DiagonalGaussian(Density):
         self.size = latent_dim
         self.context_size = 2 * latent_dim
 
+    def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """See ``Density``."""
+        return torch.cat([mean, 2 * scale.log()], -1)
+
     def sample(self, given: Tensor, context: Tensor) -> Draw:
         """Reparameterised draw; log q needs only the noise, not z."""
         mean, log_variance = context.chunk(2, dim=-1)  # (B, D) each
@@ -85,13 +90,42 @@ class FullGaussian(Density):
         rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
         self.register_buffer("below", rows * latent_dim + columns, persistent=False)
 
-    def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """See ``Density``."""
+        below = mean.new_zeros(*mean.shape[:-1], self.context_size - 2 * self.size)
+        return torch.cat([mean, scale.log(), below], -1)
+
+    def moved(self, context: Tensor, move: Tensor) -> Tensor:
+        """See ``Part``: L becomes L (I + N / √D) diag(exp(d)), N strictly lower triangular.
+
+        In the frame of q itself its shape is as easy to find for a narrow posterior as for a wide
+        one, and D numbers that move a coordinate together move it no further than one alone.
+        """
+        mean, log_diagonal, scale = self._split(context)
+        shift, growth, shear = self._pieces(move)
+        turned = scale + scale @ self._lower(shear) / math.sqrt(self.size)
+        scale = turned * growth.exp().unsqueeze(-2)  # (B, D, D)
+        index = self.get_buffer("below").expand(shear.shape)
+        return torch.cat(
+            [mean + shift, log_diagonal + growth, scale.flatten(-2).gather(-1, index)], -1
+        )
+
+    def _pieces(self, context: Tensor) -> Sequence[Tensor]:
+        """Mean, the logarithm of L's diagonal, and what lies below it, row by row."""
         d = self.size
-        mean, log_diagonal, below = context.split([d, d, self.context_size - 2 * d], dim=-1)
-        flat = context.new_zeros(*context.shape[:-1], d * d)
+        return context.split([d, d, self.context_size - 2 * d], dim=-1)
+
+    def _lower(self, below: Tensor) -> Tensor:
+        """The strictly lower triangular matrix (B, D, D) of its numbers, row by row."""
+        d = self.size
+        flat = below.new_zeros(*below.shape[:-1], d * d)
         index = self.get_buffer("below").expand(below.shape)
-        lower = flat.scatter(-1, index, below).unflatten(-1, (d, d))
-        return mean, log_diagonal, lower + torch.diag_embed(log_diagonal.exp())  # (B, D, D)
+        return flat.scatter(-1, index, below).unflatten(-1, (d, d))
+
+    def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_diagonal, below = self._pieces(context)
+        scale = self._lower(below) + torch.diag_embed(log_diagonal.exp())
+        return mean, log_diagonal, scale  # (B, D, D)
 
     def sample(self, given: Tensor, context: Tensor) -> Draw:
         """Reparameterised draw z = mean + L ε."""

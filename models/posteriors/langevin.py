@@ -258,4 +258,5 @@ class MetropolisHamiltonian(Sized):
         start = target.evaluate(state.z)
         move = mcmc.hamiltonian(start, self.size(context), self.num_leapfrog, target)
         stats = told(move.probability, start)
-        return Choice(start, *move).move(state, target, stats)
+        choice = Choice(start, move.point, move.accepted, move.probability)
+        return choice.move(state, target, stats)

@@ -36,6 +36,14 @@ class Part(nn.Module):
         """Context (context_size,) of a fresh, unfitted datum."""
         return torch.zeros(self.context_size)
 
+    def moved(self, context: Tensor, move: Tensor) -> Tensor:
+        """``context`` (B, context_size) after a move (B, context_size) of an optimiser.
+
+        A move of one is about as much in each of its numbers: where a context holds numbers in
+        the units of another, the part says so here.
+        """
+        return context + move
+
     def initial_amortised(self) -> Tensor:
         """Amortised numbers (amortised_size,) of a fresh datum: the context's first ones."""
         return self.initial_context()[: self.amortised_size]
@@ -88,6 +96,11 @@ class Composite(Part, ABC):
     def initial_amortised(self) -> Tensor:
         """See ``Part``."""
         return torch.cat([part.initial_amortised() for part in self.own_parts()])
+
+    def moved(self, context: Tensor, move: Tensor) -> Tensor:
+        """See ``Part``: each part's own."""
+        pieces = zip(self.own_parts(), self.split(context), self.split(move), strict=True)
+        return torch.cat([part.moved(own, by) for part, own, by in pieces], dim=-1)
 
     def expansion(self) -> nn.Module:
         """The identity where all numbers are amortised; else each part's for its own numbers."""

@@ -55,6 +55,13 @@ class Density(Part, ABC):
     uses_shared: bool = False
     """Whether it also gets the chain's shared context (the papers' h), after its own numbers."""
 
+    def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Context (B, context_size) of N(mean, diag(scale²)), mean and scale (B, D).
+
+        One that cannot be placed stays where it is.
+        """
+        return self.initial_context().to(mean).expand(len(mean), -1)
+
     @abstractmethod
     def sample(self, given: Tensor, context: Tensor) -> Draw:
         """One draw z (S, B, D) for each row of ``given`` (S, B, G), by context (B, .)."""
