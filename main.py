@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from utils import cli
+from utils.startup import importing
 
 TRY_AGAIN = 75
 
@@ -39,9 +40,10 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     cli.add_option(
         group, "set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
-        help="single values, such as training.epochs=10 posterior.name=planar",
+        help="single values, such as training.epochs=10 posterior.name=planar; an element of a "
+        "list is evaluation.estimators[0].num_samples=100, evaluation.splits+=[train] appends",
     )  # fmt: skip
-    group = main.add_argument_group("actions (instead of a run)")
+    group = main.add_argument_group("actions (instead of a run)").add_mutually_exclusive_group()
     cli.add_option(group, "dry_run", action="store_true", help="print the merged configuration")
     cli.add_option(
         group, "list", metavar="REGISTRY", nargs="?", const="", help="what one can name"
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, act, and translate what went wrong into a message and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = cli.parse(parser(), arguments)
-    from experiments import app
+    with importing("main.py", options.debug):
+        from experiments import app
 
     return app.run(options, ["python", "main.py", *arguments])
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.cli import Parser, add_option, parse
+from utils.cli import Parser, add_option, parse, write_results
 from utils.results.folder import results_root
+from utils.startup import importing
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from utils.results.database import ResultsDatabase
 
 EXAMPLES = """\
@@ -40,6 +41,8 @@ class Command(NamedTuple):
 
 def list_runs(arguments: argparse.Namespace) -> None:
     """Print one line a run."""
+    from datetime import UTC, datetime
+
     from utils.reporting import listing, queries, tables
 
     runs = queries.load_runs(_database(arguments), arguments.experiment)
@@ -76,32 +79,47 @@ def draw_curves(arguments: argparse.Namespace) -> None:
 
 
 def make_table(arguments: argparse.Namespace) -> None:
-    """Print estimates, mean ± standard error over seeds."""
-    from utils.reporting import queries, summary, tables
+    """Print estimates: means over data and seeds."""
+    from utils.reporting import queries, reliability, summary, tables
 
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
     runs = runs if arguments.all else queries.finished(runs)
-    summaries = queries.load_summaries(database, runs)
-    if arguments.split:
-        summaries = queries.choose(summaries, "split", arguments.split)
-    else:
-        summaries = queries.of_posteriors(summaries)
-    names = arguments.name or summary.default_names(summaries)
-    chosen = queries.choose(summaries, "name", names)
-    left_out = sorted(set(summaries["name"]) - set(chosen["name"]))
+
+    def chosen(estimates: DataFrame) -> DataFrame:
+        if arguments.split:
+            return queries.choose(estimates, "split", arguments.split)
+        return queries.of_posteriors(estimates)
+
+    present = sorted(set(chosen(queries.estimate_names(database, runs))["name"]))
+    names = arguments.name or summary.default_names(present)
+    queries.check_choice("name", names, present)
+    needed = {*names, *reliability.ABOUT, *reliability.MARKED}
+    estimates = chosen(queries.load_estimates(database, runs, sorted(needed)))
     for_programs = arguments.format == "csv"
-    table = summary.estimate_table(chosen, runs, digits=arguments.digits, with_hash=for_programs)
+    table = summary.estimate_table(
+        estimates, runs, names, digits=arguments.digits, with_hash=for_programs
+    )
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         _say("\n".join(table.caption))
-    if left_out:
+    inner = ("reliable", *reliability.HALVES, *reliability.RELIABLE_HALVES)
+    if left_out := sorted(set(present) - {*names, *inner}):
         _say(f"not shown: {', '.join(left_out)} (-name)")
 
 
 def tabulate_gaps(arguments: argparse.Namespace) -> None:
     """Print inference gaps and what they are made of; draw them where a figure is wanted."""
-    from utils.reporting import curves, gap_estimates, gap_figures, gaps, queries, tables
+    from estimators.combination import combine
+    from utils.reporting import (
+        curves,
+        gap_estimates,
+        gap_figures,
+        gap_table,
+        gaps,
+        queries,
+        tables,
+    )
 
     if arguments.figure is not None:
         curves.check_suffix(arguments.figure)
@@ -110,12 +128,14 @@ def tabulate_gaps(arguments: argparse.Namespace) -> None:
     runs = runs if arguments.all else queries.finished(runs)
     runs = gap_estimates.over_training(runs) if arguments.over_training else runs
     estimates = gap_estimates.load(database, runs)
-    measured = gaps.measure(estimates, runs, arguments.split)
+    measured = gaps.measure(
+        estimates, runs, combine, convention=arguments.log_px, splits=arguments.split
+    )
     runs = runs[runs["id"].isin([entry.run for entry in measured])]
-    lines = gaps.summarise(measured, runs, arguments.digits)
+    lines = gap_table.summarise(measured, runs, arguments.digits)
     for_programs = arguments.format == "csv"
     boundless = gap_estimates.without_bound(estimates)
-    table = gaps.gap_table(lines, runs, boundless, with_hash=for_programs)
+    table = gap_table.gap_table(lines, runs, boundless, with_hash=for_programs)
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         _say("\n".join(table.caption))
@@ -171,9 +191,18 @@ def _format(default: str) -> Callable[[Parser], None]:
 
 
 def _digits(parser: Parser) -> None:
-    text = "decimals shown (default: 2)"
+    text = "decimals shown at most; the error may allow fewer (default: 2)"
     choices = range(10)
     add_option(parser, "digits", type=int, choices=choices, default=2, metavar="N", help=text)
+
+
+def _log_px(parser: Parser) -> None:
+    text = (
+        "how log p(x) of a datum is made of its estimates: by weights that select on no noise "
+        "(combined, the default), or the largest, as in the papers (max)"
+    )
+    choices = ("combined", "max")
+    add_option(parser, "log_px", choices=choices, default="combined", help=text)
 
 
 def _output(parser: Parser) -> None:
@@ -219,7 +248,7 @@ COMMANDS = (
     ),
     Command(
         "table",
-        "tabulate estimates, mean ± standard error over seeds",
+        "tabulate estimates: means over data and seeds, with their errors",
         make_table,
         (_experiment, _name, _split, _all, _digits, _format("markdown"), _output),
     ),
@@ -228,7 +257,7 @@ COMMANDS = (
         "tabulate inference gaps, and draw them: approximation and amortisation",
         tabulate_gaps,
         (
-            *(_experiment, _split, _all, _over_training, _digits),
+            *(_experiment, _split, _all, _over_training, _log_px, _digits),
             *(_format("markdown"), _output, _also_figure),
         ),
     ),
@@ -256,20 +285,18 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 usage or nothing to show."""
     arguments = parse(build_parser(), argv)
-    from sqlalchemy.exc import SQLAlchemyError
+    with importing("plot_from_db.py"):
+        from sqlalchemy.exc import SQLAlchemyError
 
-    from utils.reporting import ReportError
-    from utils.results.database import DatabaseError, first_line
+        from utils.reporting import ReportError
+        from utils.results.database import DatabaseError, first_line
 
     try:
         _check_files(arguments)
         arguments.run_command(arguments)
-        sys.stdout.flush()
     except (ReportError, DatabaseError) as error:
         _say(f"plot_from_db.py: error: {error}")
         return 2
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SQLAlchemyError, OSError) as error:
         _say(f"plot_from_db.py: error: {first_line(error)}")
         return 1
@@ -300,7 +327,7 @@ def _database(arguments: argparse.Namespace) -> ResultsDatabase:
 
 def _write(text: str, output: Path | None) -> None:
     if output is None:
-        sys.stdout.write(text)
+        write_results(text)
     else:
         output.write_text(text, encoding="utf-8")
         _say(f"wrote {output}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Ge
@@ -136,8 +136,6 @@ def cat(parts: list[Chains]) -> Chains:
 class Annealer(Estimator):
     """Runs chains along a path: what AIS, SMC and BDMC have in common, their options, too."""
 
-    method: ClassVar[str]
-
     def __init__(
         self,
         compile_step: bool,
@@ -155,18 +153,14 @@ class Annealer(Estimator):
         self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
         self.chunk_size = chunk_size
         self.evaluation = compiled_evaluation() if compile_step else EAGER
-        self.label = self._label()
-
-    def _label(self) -> str:
-        """``AIS-500x100`` (distributions × chains); after it what is not as in ``ais_paper``."""
-        options: dict[str, str] = {"prior": self.path, "linear": self.schedule}
-        unusual = [actual for usual, actual in options.items() if actual != usual]
-        if self.num_leapfrog != USUAL_LEAPFROG:
-            unusual.append(f"{self.num_leapfrog} leapfrog")
-        if self.resample_below is not None:
-            unusual.append(f"resampled below ESS {self.resample_below:g}")
-        name = f"{self.method}-{self.num_distributions}x{self.num_chains}"
-        return f"{name} ({', '.join(unusual)})" if unusual else name
+        self.settings = {
+            "path": path,
+            "schedule": schedule,
+            "num_chains": num_chains,
+            "num_distributions": num_distributions,
+            "num_leapfrog": num_leapfrog,
+            "resample_below": resample_below,
+        }
 
     def chunks(
         self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
@@ -343,7 +337,7 @@ class AnnealedImportanceSampling(Annealer):
     chains, for ``combine``.
     """
 
-    method = "AIS"
+    name = "ais"
 
     @property
     def has_halves(self) -> bool:

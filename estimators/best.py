@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import MinLen
@@ -35,16 +35,14 @@ Several = Annotated[list[Annotated[Estimator, others]], MinLen(2)]
 class _OfSeveral(Estimator):
     """What is made of the estimates of at least two different estimators, ``of``."""
 
-    method: ClassVar[str]
-
     def __init__(self, *, of: Several) -> None:
         self.of = of
-        self.label = f"{self.method}({', '.join(estimator.label for estimator in of)})"
+        self.settings = {"of": [{"name": e.name, **e.settings} for e in of]}
         if len({estimator.label for estimator in of}) < len(of):
-            raise ValueError(f"estimator `{self.method}`: one stands twice in {self.label}")
+            raise ValueError(f"estimator `{self.name}`: one stands twice in {self.label}")
         for estimator in of:
             if estimator.simulates:
-                message = f"estimator `{self.method}`: {estimator.label} needs simulated data"
+                message = f"estimator `{self.name}`: {estimator.label} needs simulated data"
                 raise ValueError(message)
 
     def check(self, model: GenerativeModel) -> None:
@@ -77,7 +75,7 @@ class Combined(_OfSeveral):
     both halves.
     """
 
-    method = "combined"
+    name = "combined"
 
     def __init__(self, *, of: Several) -> None:
         super().__init__(of=of)
@@ -127,7 +125,7 @@ class Best(_OfSeveral):
     in ``of`` of the one that was taken.
     """
 
-    method = "max"
+    name = "max"
 
     def __call__(
         self,

@@ -28,7 +28,7 @@ class BidirectionalMonteCarlo(Annealer):
     chains back begin at the same z, and the standard error of ``upper`` is given it.
     """
 
-    method = "BDMC"
+    name = "bdmc"
     simulates: ClassVar[bool] = True
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from models.posteriors.chain import Chain
 class Exact(Estimator):
     """Closed-form log p(x) and best factorised ELBO, for models that have them."""
 
-    label = "exact"
+    name = "exact"
 
     def check(self, model: GenerativeModel) -> None:
         """Refuse models without a closed form."""

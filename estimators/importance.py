@@ -88,12 +88,13 @@ class ImportanceSampling(Estimator):
     and ``reliable_b`` are those of every other draw, for ``combine``.
     """
 
+    name = "importance"
     measures_posterior: ClassVar[bool] = True
 
     def __init__(self, *, num_samples: PositiveInt = 5000, chunk_size: PositiveInt = 4000) -> None:
         self.num_samples = num_samples
         self.chunk_size = chunk_size
-        self.label = f"IWAE-{num_samples}"
+        self.settings = {"num_samples": num_samples}
 
     @property
     def has_halves(self) -> bool:

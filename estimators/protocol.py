@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from utils.registry import Registry
+from utils.results.methods import Method, settings_text
 
 
 class Quantity(NamedTuple):
@@ -28,13 +29,28 @@ class Estimate(NamedTuple):
 
 
 class Estimator(ABC):
-    """Estimates log p(x) of each datum. ``label`` names it with its settings in every table."""
+    """Estimates log p(x) of each datum.
 
-    label: str
+    ``name`` is the one under which it is registered; ``settings`` are its options by name, less
+    those that change time or memory only.
+    """
+
+    name: ClassVar[str]
+    settings: Mapping[str, Any] = {}
     simulates: ClassVar[bool] = False
     """Whether it needs x drawn from the model together with z."""
     measures_posterior: ClassVar[bool] = False
     """Whether it gives the posterior's own bound, ``elbo``."""
+
+    @property
+    def method(self) -> Method:
+        """How its estimates say by what they were measured."""
+        return Method(self.name, settings_text(self.settings))
+
+    @property
+    def label(self) -> str:
+        """What a person sees."""
+        return self.method.label
 
     @property
     def has_halves(self) -> bool:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
-import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
+import torch
+
 from experiments import listing
-from experiments.build import BuildError, build, check_data, load_data
-from experiments.run import BusyError, Identified, Place, execute, identify
+from experiments.build import BuildError, build, check_data, load_data, make_dataset
+from experiments.run import BusyError, Identified, Place, check_splits, execute, identify
 from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
 from experiments.signals import InterruptedRunError
 from experiments.training import DivergedError
 from utils import config as configuration
 from utils.checkpoint import CheckpointError
-from utils.cli import did_you_mean
-from utils.config import Layer
+from utils.cli import did_you_mean, write_results
 from utils.console import Console
 from utils.data.base import DataError, datasets
+from utils.layers import Layer
 from utils.resolved import describe
 from utils.results.database import DatabaseError, check_url, database_url
 from utils.results.folder import results_root
-from utils.sources import ConfigError
+from utils.sources import ConfigError, read_path, wrong
 from utils.validation import validate
 
 
@@ -59,14 +62,25 @@ def run(options: Namespace, command: Sequence[str]) -> int:
         return ExitCode.CTRL_C
 
 
+def _validated(layer: Layer, console: Console) -> RunConfig:
+    try:
+        return validate(RunConfig, layer)
+    finally:
+        _warn_of_broken(console)
+
+
+def _warn_of_broken(console: Console) -> None:
+    """Name the components that cannot be used; the rest goes on without them."""
+    broken = (module for registry in REGISTRIES.values() for module in registry.broken)
+    for module in dict.fromkeys(broken):
+        console.warn(f"{module.reason}; what it holds is left out")
+
+
 def _explain(error: BaseException, console: Console, command: Sequence[str]) -> int:
     again = shlex.join(command)
     match error:
         case ConfigError():
             console.error(str(error))
-            return ExitCode.USAGE
-        case BuildError():
-            console.error(f"config error: {error}")
             return ExitCode.USAGE
         case UsageError() | DatabaseError():
             console.error(f"usage error: {error}")
@@ -86,9 +100,22 @@ def _explain(error: BaseException, console: Console, command: Sequence[str]) -> 
             return ExitCode.CTRL_C if ctrl_c else ExitCode.TRY_AGAIN
         case CheckpointError() | OSError():
             console.error(f"failed: {error}")
+        case _ if _is_out_of_memory(error):
+            console.error(f"failed: there is not enough memory; {_SMALLER}")
         case _:
             console.error(f"failed: {type(error).__name__}: {error} (--debug shows where)")
     return ExitCode.FAILED
+
+
+_SMALLER = (
+    "take smaller batches (training.batch_size, evaluation.batch_size), fewer samples or a "
+    "smaller model"
+)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "DefaultCPUAllocator: " in str(error)  # a RuntimeError on a CPU
 
 
 def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
@@ -100,54 +127,90 @@ def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
 
 
 def _run(options: Namespace, console: Console) -> int:
-    _, identified = _identify(options)
-    root = results_root(options.results)
-    url = database_url(root, options.db)
-    check_url(url)
-    record = execute(identified, Place(root, url, options.resume), console)
-    text = listing.summary(record, root / "runs" / record.id)
-    sys.stdout.write(text + "\n")  # at once: print would let runs side by side write between
-    sys.stdout.flush()
+    place = _place(options)
+    layer = _layer(options)
+    with _located(layer):
+        identified = identify(_validated(layer, console), place.results)
+        record = execute(identified, place, console)
+    folder = place.results / "runs" / record.id
+    try:  # at once: print would let runs side by side write between
+        write_results(listing.summary(record, folder) + "\n")
+    except OSError as error:
+        console.warn(f"the results cannot be shown ({error.strerror}); they are in {folder}")
     return ExitCode.DONE
 
 
-def _identify(options: Namespace) -> tuple[Layer, Identified]:
+def _place(options: Namespace) -> Place:
+    root = results_root(options.results)
+    url = database_url(root, options.db)
+    check_url(url)
+    return Place(root, url, options.resume)
+
+
+def _layer(options: Namespace) -> Layer:
     if options.config is None:
         raise UsageError("-config FILE is missing; try --help")
     assignments = list(options.set)
     if options.device is not None:
         assignments.append(f"runtime.device={options.device}")
-    layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
-    config = validate(RunConfig, layer)
-    return layer, identify(config, results_root(options.results))
+    return configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
+
+
+@contextmanager
+def _located(layer: Layer) -> Iterator[None]:
+    """Turn a BuildError into a ConfigError that says where the section in question is written."""
+    try:
+        yield
+    except BuildError as error:
+        section, *more = map(read_path, re.findall("`([^`:]+)[^`]*`", str(error)))
+        options = [(*section, *option) for option in more]  # `section`: ... `option` must be ...
+        written = [path for path in (*options, section, *more) if path in layer.origins]
+        place = layer.last_origin(written[0]) if written else layer.origin(section)
+        raise wrong(place, str(error)) from error
 
 
 def _dry_run(options: Namespace, console: Console) -> int:
-    layer, identified = _identify(options)
-    print(describe(identified.resolved, layer.origins))
-    print(f"\n# precedence: {' < '.join(layer.sources)}")
-    print(f"# run: {identified.id}")
+    place = _place(options)
+    layer = _layer(options)
+    with _located(layer):
+        identified = identify(_validated(layer, console), place.results)
+        counts = _count_parameters(identified, console)
+    lines = [
+        describe(identified.resolved, layer.origins),
+        "",
+        f"# precedence: {' < '.join(layer.sources)}",
+        f"# run: {identified.id}",
+        *(f"# parameters, {name}: {count:,}" for name, count in counts.items()),
+    ]
+    write_results("\n".join(lines) + "\n")
+    return ExitCode.DONE
+
+
+def _count_parameters(identified: Identified, console: Console) -> dict[str, int]:
+    """Trained numbers by part; none where the data is not there to say how large x is."""
     try:
         data = load_data(identified.config)
     except DataError as error:
         console.warn(f"parameters not counted: {error}")
-        return ExitCode.DONE
+        return {}
     built = build(identified.config, data.x_shape)
+    check_splits(identified.config, data)
     check_data(identified.config, data, built.vae.model)
-    for name, count in listing.parameter_counts(built).items():
-        print(f"# parameters, {name}: {count:,}")
-    return ExitCode.DONE
+    return listing.parameter_counts(built)
 
 
 def _list(options: Namespace, console: Console) -> int:
+    if options.config or options.additional_configs or options.set:
+        raise UsageError("--list takes no configuration")
+    _warn_of_broken(console)
     if options.list == "":
-        print(listing.registries(REGISTRIES))
+        write_results(listing.registries(REGISTRIES) + "\n")
         return ExitCode.DONE
     registry = REGISTRIES.get(options.list)
     if registry is None:
         hint = did_you_mean(options.list, REGISTRIES)
         raise UsageError(f"no registry {options.list!r}; there are {', '.join(REGISTRIES)}{hint}")
-    print(listing.components(registry))
+    write_results(listing.components(registry) + "\n")
     return ExitCode.DONE
 
 
@@ -157,7 +220,8 @@ def _download(options: Namespace, console: Console) -> int:
         hint = did_you_mean(name, datasets.names())
         raise UsageError(f"no data set {name!r}; there are {', '.join(datasets.names())}{hint}")
     assignments = [f"data.name={name}", *options.set]
-    config = validate(RunConfig, configuration.load(None, (), assignments, DEFAULTS))
-    config.data.build().download()
+    layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
+    with _located(layer):
+        make_dataset(_validated(layer, console)).download()
     console.info(f"{name} is there and checked")
     return ExitCode.DONE

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from estimators.protocol import Estimator
+from experiments.families import with_own_family
 from experiments.schema import RunConfig
 from models.generative import GenerativeModel
 from models.local import LocalSettings
 from models.losses import Loss
+from models.networks import Encoder
 from models.posteriors.chain import Chain
 from models.vae import VAE
 from utils.data.base import Data, DataError, Dataset
+from utils.memory import MemoryBudget, physical_memory
 from utils.registry import Node
 from utils.seeding import derive, isolated
 
@@ -24,7 +30,7 @@ CHECKED_AT_ONCE = 1000  # images, so that the check needs little memory
 
 
 class BuildError(ValueError):
-    """A component refused its options or sizes; the message begins with its section."""
+    """A component refused its options or sizes; the message begins with its section, `a.b`."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +104,11 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
 
     Parameters are drawn from the run's own initialisation stream. Raises BuildError.
     """
-    with isolated(derive(config.seed, "initialisation")):
-        model = _build("model", config.model.build, x_shape=x_shape)
-        encoder = _build("encoder", config.encoder.build, x_shape=x_shape)
-        posterior = _build(
-            "posterior",
-            config.posterior.build,
-            latent_dim=model.latent_dim,
-            num_features=encoder.num_features,
-        )
-        vae = VAE(model, encoder, posterior)
+    with isolated(derive(config.seed, "initialisation")), MemoryBudget(physical_memory()):
+        vae = _networks(config, x_shape)
+    model, encoder, posterior = vae.model, vae.encoder, vae.posterior
+    optimise = config.training.optimiser.build
+    _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
     loss = _build("loss", config.loss.build)
     _build("loss", loss.check, posterior=posterior)
     compile_step = config.runtime.compile == "on"
@@ -119,6 +120,33 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
         sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
         local = _local_plan(config, model, compile_step, sizes)
     return Built(vae, loss, estimators, local)
+
+
+def _networks(config: RunConfig, x_shape: Sequence[int]) -> VAE:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # without an x
+        model = _build("model", config.model.build, x_shape=x_shape)
+        encoder = _build("encoder", config.encoder.build, x_shape=x_shape)
+    _check_x(config, math.prod(x_shape) > 0, model, encoder)
+    sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
+    posterior = _build("posterior", config.posterior.build, **sizes)
+    return _build("posterior", VAE, model=model, encoder=encoder, posterior=posterior)
+
+
+def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: Encoder) -> None:
+    """Raise BuildError unless data, model and encoder agree on whether there is an x."""
+    data, name = config.data.name, config.model.name
+    if model.has_x and not has_x:
+        raise BuildError(f"`data`: {data} has no x, which the model {name} is of")
+    if has_x and not model.has_x:
+        raise BuildError(f"`model`: {name} is of no x; take it with data {{name: nothing}}")
+    if encoder.sees_x and not has_x:
+        raise BuildError(f"`encoder`: {name} has no x to encode; take {{name: constant}}")
+
+
+def settle_families(config: RunConfig) -> RunConfig:
+    """``with_own_family``. Raises BuildError where its label stands for another family."""
+    return _build("local_optimisation", with_own_family, config=config)
 
 
 def _estimators(
@@ -136,19 +164,18 @@ def _estimators(
 def _local_plan(
     config: RunConfig, model: GenerativeModel, compile_step: bool, sizes: Mapping[str, int]
 ) -> LocalPlan:
-    options = config.local_optimisation
+    options = settle_families(config).local_optimisation
     section = "local_optimisation.estimator"
     (estimator,) = _estimators(section, [options.estimator], model, compile_step)
     if not estimator.measures_posterior:
         raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
     families = []
-    for label, node in (options.families or {config.posterior.name: config.posterior}).items():
-        if not label.strip() or not label.isprintable():
-            raise BuildError(f"`local_optimisation.families`: a label of one line, not {label!r}")
-        with isolated(derive(config.seed, "family", label)):
+    for label, node in options.families.items():
+        stream = derive(config.seed, "family", label)
+        with isolated(stream), MemoryBudget(physical_memory()):
             place = f"local_optimisation.families.{label}"
             posterior = _build(place, node.build, **sizes)
-        families.append(Family(label, posterior, node == config.posterior))
+        families.append(Family(label, posterior, label == options.own))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:
         raise BuildError("`local_optimisation.loss.warmup`: local optimisation has no epochs")

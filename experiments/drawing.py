@@ -23,6 +23,7 @@ from utils.reporting.statistics import seed_mean
 from utils.reporting.tables import Number
 from utils.results.database import database_url
 from utils.results.folder import RunFolder, results_root
+from utils.results.methods import Method
 from utils.validation import validate
 
 
@@ -31,8 +32,17 @@ class Trained(NamedTuple):
 
     built: Built
     splits: Mapping[str, Tensor]
-    numbers: Mapping[str, float]
-    """``IWAE-1000/log_px`` and the like."""
+    numbers: Mapping[tuple[Method, str], float]
+    """By method and name."""
+
+    def mean(self, estimator: str, name: str) -> float:
+        """The mean of the one estimator of that kind that the run has."""
+        (mean,) = (
+            value
+            for (method, of), value in self.numbers.items()
+            if (method.estimator, of) == (estimator, name)
+        )
+        return mean
 
 
 def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
@@ -79,7 +89,7 @@ def trained(
 
 def over_seeds(values: Sequence[float], digits: int = 3) -> Number:
     """Mean ± standard error over runs that differ in their seed."""
-    return Number(*seed_mean(values), digits)
+    return Number.of(seed_mean(values), digits)
 
 
 def save(figure: Figure, path: Path, console: Console) -> None:

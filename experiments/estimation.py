@@ -14,6 +14,7 @@ from experiments.session import Session
 from experiments.signals import Interruption
 from models.vae import VAE
 from utils import seeding
+from utils.results.methods import Method
 from utils.results.records import Estimate as EstimateRow
 
 PHASE = "estimate"
@@ -28,7 +29,7 @@ def estimate(session: Session, interruption: Interruption, epoch: int) -> None:
     options, built = session.config.evaluation, session.built
     done = [row for row in session.folder.estimates.read() if row.phase == PHASE]
     for split, estimator, x, z in _work(session):
-        rows = [row for row in done if (row.estimator, row.split) == (estimator.label, split)]
+        rows = [row for row in done if (row.method, row.split) == (estimator.method, split)]
         start = 1 + max((row.datum for row in rows), default=-1)
         title = f"{estimator.label} on {split}"
         with session.console.progress(title, len(x), start) as advance:
@@ -50,7 +51,7 @@ def estimate(session: Session, interruption: Interruption, epoch: int) -> None:
                 session.recorder.add_estimates(batch)
                 rows += batch
                 advance(1 + batch[-1].datum)
-        session.recorder.add_metrics(PHASE, epoch, split, means(rows))
+        session.recorder.add_metrics(PHASE, epoch, split, metrics(rows))
 
 
 def _work(session: Session) -> Iterator[tuple[str, Estimator, Tensor, Tensor | None]]:
@@ -89,11 +90,11 @@ def estimate_split(
             context = vae.context(x[chosen])
             exact = None if z is None else z[chosen]
             result = estimator(vae.model, vae.posterior, x[chosen], context, exact)
-        yield make_rows(result, PHASE, estimator.label, split, offset)
+        yield make_rows(result, PHASE, estimator.method, split, offset)
 
 
 def make_rows(
-    estimate: Estimate, phase: str, label: str, split: str, offset: int
+    estimate: Estimate, phase: str, method: Method, split: str, offset: int
 ) -> list[EstimateRow]:
     """The rows of an estimate whose first datum is ``offset``."""
     quantities: dict[str, Quantity] = {"log_px": estimate.log_px, **estimate.stats}
@@ -102,18 +103,23 @@ def make_rows(
         numbers = values.tolist()
         bars = [None] * len(numbers) if errors is None else errors.tolist()
         rows += [
-            EstimateRow(phase, label, split, offset + index, name, value, bar)
+            EstimateRow(phase, *method, split, name, offset + index, value, bar)
             for index, (value, bar) in enumerate(zip(numbers, bars, strict=True))
         ]
     return rows
 
 
-def means(rows: Iterable[EstimateRow]) -> dict[str, float]:
-    """Mean over the data of each of an estimator's numbers, ``IWAE-5000/elbo``."""
+def means(rows: Iterable[EstimateRow]) -> dict[tuple[Method, str], float]:
+    """Mean over the data of each number, by method and name."""
     values = defaultdict(list)
     for row in rows:
-        values[f"{row.estimator}/{row.name}"].append(row.value)
-    return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
+        values[row.method, row.name].append(row.value)
+    return {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
+
+
+def metrics(rows: Iterable[EstimateRow]) -> dict[str, float]:
+    """The same under the names of metrics, ``IWAE-5000/elbo``."""
+    return {f"{method.label}/{name}": mean for (method, name), mean in means(rows).items()}
 
 
 def num_before_last_batch(rows: Sequence[EstimateRow], batch_sizes: Mapping[str, int]) -> int:
@@ -122,8 +128,8 @@ def num_before_last_batch(rows: Sequence[EstimateRow], batch_sizes: Mapping[str,
     ``batch_sizes`` are by phase.
     """
 
-    def batch(row: EstimateRow) -> tuple[str, str, str, int]:
-        return row.phase, row.estimator, row.split, row.datum // batch_sizes[row.phase]
+    def batch(row: EstimateRow) -> tuple[str, Method, str, int]:
+        return row.phase, row.method, row.split, row.datum // batch_sizes[row.phase]
 
     count = len(rows)
     while count > 0 and batch(rows[count - 1]) == batch(rows[-1]):

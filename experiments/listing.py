@@ -17,7 +17,9 @@ from experiments.build import Built
 from utils.registry import REQUIRED, Option, Registry
 from utils.resolved import flow
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.records import Estimate, RunRecord
+from utils.types import LARGEST
 
 SHOWN = {"elbo": "ELBO", "log_px": "log p(x)"}
 
@@ -56,7 +58,7 @@ def _type(annotation: Any) -> str:
         for item in metadata:
             if isinstance(item, Registry):
                 return f"one of {item.kind}"
-        return " ".join([_type(declared), *map(_bound, metadata)])
+        return " ".join(filter(None, [_type(declared), *map(_bound, metadata)]))
     if origin is Literal:
         return " | ".join(map(str, arguments))
     if origin in (list, tuple, Sequence):
@@ -67,9 +69,13 @@ def _type(annotation: Any) -> str:
 
 
 def _bound(metadata: Any) -> str:
-    """``Gt(gt=0)`` as ``> 0``."""
+    """``Gt(gt=0)`` as ``> 0``; what holds everywhere, such as ``LARGEST``, goes without saying."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >="}
-    return " ".join(f"{signs[key]} {value:g}" for key, value in asdict(metadata).items())
+    return " ".join(
+        f"{signs[key]} {value:g}"
+        for key, value in asdict(metadata).items()
+        if key in signs and value != LARGEST
+    )
 
 
 def parameter_counts(built: Built) -> dict[str, int]:
@@ -98,15 +104,14 @@ def summary(record: RunRecord, folder: Path) -> str:
 
 
 def _means(rows: Sequence[Estimate]) -> Iterator[str]:
-    groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    groups: dict[tuple[str, Method, str], list[float]] = defaultdict(list)
     for row in rows:
         if row.name in SHOWN:
-            groups[row.split, row.estimator, row.name].append(row.value)
-    for (split, estimator, name), values in groups.items():
+            groups[row.split, row.method, row.name].append(row.value)
+    for (split, method, name), values in groups.items():
         count = len(values)
         error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
         mean = math.fsum(values) / count
-        yield (
-            f"  {split} ({count} data points): {SHOWN[name]} by {estimator} "
-            f"{mean:.3f} ± {error:.3f}"
-        )
+        spread = f" ± {error:.3f}" if math.isfinite(error) else ""
+        data = "data point" if count == 1 else "data points"
+        yield f"  {split} ({count} {data}): {SHOWN[name]} by {method.label} {mean:.3f}{spread}"

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from estimators.protocol import Quantity
 from experiments.build import Family, LocalPlan
-from experiments.estimation import make_rows, means
+from experiments.estimation import make_rows, metrics
 from experiments.session import Session
 from experiments.signals import Interruption
 from models.local import LocalOptimisation, best_of, starting_contexts
 from utils import checkpoint, seeding
+from utils.results.methods import Method
 from utils.results.records import Estimate as EstimateRow
 
 PHASE = "local_optimisation"
@@ -27,14 +28,14 @@ class _Batch(NamedTuple):
     """Some data of a split, for one family; its name is the stream of its random draws."""
 
     family: Family
-    label: str
+    method: Method
     split: str
     offset: int
     x: Tensor
 
     @property
     def name(self) -> str:
-        return f"{self.label}/{self.split}/{self.offset}"
+        return f"{self.method.label}/{self.split}/{self.offset}"
 
 
 def optimise_locally(session: Session, interruption: Interruption, epoch: int) -> None:
@@ -46,29 +47,35 @@ def optimise_locally(session: Session, interruption: Interruption, epoch: int) -
     plan = session.built.local
     assert plan is not None
     session.built.vae.requires_grad_(False)
+    if not any(family.is_own for family in plan.families):
+        session.console.warn(
+            "the run's own posterior is not among local_optimisation.families, because "
+            "local_optimisation.own is false: there will be no gaps"
+        )
     rows = [row for row in session.folder.estimates.read() if row.phase == PHASE]
     splits = session.config.evaluation.splits
     for family in plan.families:
-        label = f"{family.label} ({plan.settings.label})"
+        optimum = {"family": family.label, "search": plan.settings.label}
+        method = plan.estimator.method._replace(**optimum)
         for split in splits:
-            own = [row for row in rows if (row.estimator, row.split) == (label, split)]
+            own = [row for row in rows if (row.method, row.split) == (method, split)]
             start = 1 + max((row.datum for row in own), default=-1)
-            for batch in _batches(session, family, label, split, start):
+            for batch in _batches(session, family, method, split, start):
                 new = _Search(session, plan, batch).rows(interruption)
                 session.recorder.add_estimates(new)
                 own += new
                 interruption.raise_if_any()
-            session.recorder.add_metrics(PHASE, epoch, split, means(own))
+            session.recorder.add_metrics(PHASE, epoch, split, metrics(own))
     (session.folder.path / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _batches(
-    session: Session, family: Family, label: str, split: str, start: int
+    session: Session, family: Family, method: Method, split: str, start: int
 ) -> Iterator[_Batch]:
     x = session.data.splits[split][: session.config.evaluation.max_data]
     batch_size = session.config.local_optimisation.batch_size
     for offset in range(start, len(x), batch_size):
-        yield _Batch(family, label, split, offset, x[offset : offset + batch_size])
+        yield _Batch(family, method, split, offset, x[offset : offset + batch_size])
 
 
 class _Search:
@@ -131,11 +138,11 @@ class _Search:
             stats["start"] = Quantity(chosen.start.double())
             stats["gain_over_first"] = Quantity(chosen.gain_over_first)
         estimate = estimate._replace(stats=stats)
-        return make_rows(estimate, PHASE, batch.label, batch.split, batch.offset)
+        return make_rows(estimate, PHASE, batch.method, batch.split, batch.offset)
 
     def _optimise(self, interruption: Interruption) -> bool:
         batch, size = self._batch, len(self._search.x)
-        title = f"{batch.label} on {batch.split} from {batch.offset}: converged"
+        title = f"{batch.method.label} on {batch.split} from {batch.offset}: converged"
         seconds = self._session.config.runtime.checkpoint_seconds
         saved = time.monotonic()
         with self._session.console.progress(title, size) as advance:

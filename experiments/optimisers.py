@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 import torch
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 from torch import nn
 from torch.optim import Optimizer
 
 from utils.registry import Registry
-from utils.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from utils.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Unique
 
 Parameters = Iterable[nn.Parameter]
-Betas = tuple[Fraction, Fraction]
+Beta = Annotated[float, Ge(0), Lt(1)]
+Betas = tuple[Beta, Beta]
 
 optimisers: Registry[Optimizer] = Registry("optimisers", "experiments.optimisers")
 
@@ -148,7 +149,9 @@ def cosine(epochs: int, *, final: Fraction = 0.0) -> Schedule:
 
 
 @schedules.register("multi_step")
-def multi_step(*, milestones: list[PositiveInt], factor: PositiveFloat = 0.1) -> Schedule:
+def multi_step(
+    *, milestones: Annotated[list[PositiveInt], Unique], factor: PositiveFloat = 0.1
+) -> Schedule:
     """Times `factor` after each milestone epoch."""
     return lambda epoch, validations: factor ** sum(epoch > milestone for milestone in milestones)
 

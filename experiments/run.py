@@ -18,7 +18,7 @@ import yaml
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments import phases, provenance, weights
+from experiments import families, phases, provenance, weights
 from experiments.build import (
     BuildError,
     Built,
@@ -27,6 +27,7 @@ from experiments.build import (
     load_data,
     make_dataset,
     pick_device,
+    settle_families,
 )
 from experiments.schema import SCIENCE, RunConfig
 from experiments.session import Session
@@ -81,16 +82,17 @@ def identify(config: RunConfig, results: Path) -> Identified:
         config: validated; ``initialise`` may speak of the best or last run of an experiment.
         results: where that run is looked for.
 
-    Raises BuildError when phases, data set or ``initialise`` make no sense.
+    Raises BuildError when data set or ``initialise`` make no sense.
     """
-    order = list(SCIENCE)
-    if not config.phases or sorted(set(config.phases), key=order.index) != config.phases:
-        raise BuildError(f"`phases` must be some of {', '.join(order)}, once, in this order")
     if config.initialise is not None:
         config = replace(config, initialise=weights.settle(config.initialise, results))
+    config = settle_families(config)
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
     science = {name: plain[name] for name in plain if name in sections}
+    if families.PHASE in science:
+        options = science[families.PHASE]
+        science[families.PHASE] = families.science_of(options, science["posterior"])
     if config.initialise is not None:  # of the same seed: then all seeds are one configuration
         run = config.initialise.run.removesuffix(f"-s{config.seed}")
         science["initialise"] = science["initialise"] | {"run": run}
@@ -118,7 +120,7 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     data = load_data(config).to(device)
     built = build(config, data.x_shape)
     built.vae.to(device)
-    _check_splits(config, data)
+    check_splits(config, data)
     check_data(config, data, built.vae.model)
     first_epoch = _prepare(built, config, place, device, console)
     folder.create()
@@ -209,7 +211,8 @@ def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: 
         console.warn(f"results database: {error}; the results are in {folder.path}")
 
 
-def _check_splits(config: RunConfig, data: Data) -> None:
+def check_splits(config: RunConfig, data: Data) -> None:
+    """Raise BuildError when the data set lacks a split that the run wants."""
     for split in config.evaluation.splits:
         if split not in data.splits:
             available = ", ".join(data.splits)

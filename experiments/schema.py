@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from annotated_types import MinLen
+from annotated_types import Le, MinLen
+from pydantic import AfterValidator
 
 from estimators.protocol import estimators
 from experiments.optimisers import optimisers, schedules
@@ -24,7 +25,15 @@ from models.posteriors.schedules import beta_schedules
 from models.posteriors.step_sizes import step_sizes
 from utils.data.base import datasets
 from utils.registry import Node, Registry
-from utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from utils.types import (
+    Name,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Unique,
+)
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
@@ -38,6 +47,15 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
 
 Phase = Literal["train", "local_optimisation", "estimate"]
 Part = Literal["model", "encoder", "posterior"]
+Split = Literal["train", "validation", "test"]
+
+ORDER: Sequence[Phase] = get_args(Phase)
+
+
+def _check_order(phases: list[Phase]) -> list[Phase]:
+    if not phases or sorted(set(phases), key=ORDER.index) != phases:
+        raise ValueError(f"must be some of {', '.join(ORDER)}, once, in this order")
+    return phases
 
 
 @dataclass(frozen=True)
@@ -49,9 +67,9 @@ class Initialise:
     or those of an epoch that ``runtime.keep_epochs`` kept; null: those that it was evaluated with.
     """
 
-    run: str
-    experiment: str | None = None
-    parts: Annotated[list[Part], MinLen(1)] = field(
+    run: Name
+    experiment: Name | None = None
+    parts: Annotated[list[Part], MinLen(1), Unique] = field(
         default_factory=lambda: ["model", "encoder", "posterior"]
     )
     weights: Literal["last", "best"] | PositiveInt | None = None
@@ -82,7 +100,7 @@ class Training:
     clip_grad_norm: PositiveFloat | None = None
     evaluate_every: PositiveInt = 1
     early_stopping: EarlyStopping | None = None
-    fixed: list[Part] | None = None
+    fixed: Annotated[list[Part], Unique] | None = None
     """Parts that keep the weights they start with."""
 
 
@@ -90,14 +108,18 @@ class Training:
 class LocalOptimisation:
     """The best bound L[q*] of each datum, for one or several variational families.
 
-    ``families`` maps a label to a posterior; without any, the run's own posterior is the only one.
-    The data are those of ``evaluation``. ``loss`` (null: the setting's) is optimised,
-    ``estimator`` measures the optimum with fresh samples.
+    ``families`` maps a label to a posterior. The run's own posterior is one of them: where none
+    given is the same, it is added under the label ``own``; ``own`` is another label for it, or
+    false to leave it out. The data are those of ``evaluation``. ``loss`` (null: the setting's) is
+    optimised, ``estimator`` measures the optimum with fresh samples.
     """
 
     setting: Annotated[Node, local_settings]
     estimator: Annotated[Node, estimators]
-    families: dict[str, Annotated[Node, posteriors]] = field(default_factory=dict)
+    families: Annotated[dict[Name, Annotated[Node, posteriors]], Unique] = field(
+        default_factory=dict
+    )
+    own: Literal[False] | Name | None = None
     scope: Literal["posterior", "context"] = "posterior"
     loss: Annotated[Node, losses] | None = None
     batch_size: PositiveInt = 100
@@ -107,13 +129,16 @@ class LocalOptimisation:
 class Evaluation:
     """What is estimated after training, on which data, with which weights."""
 
-    estimators: list[Annotated[Node, estimators]]
-    splits: list[Literal["train", "validation", "test"]] = field(default_factory=lambda: ["test"])
+    estimators: Annotated[list[Annotated[Node, estimators]], MinLen(1), Unique]
+    splits: Annotated[list[Split], MinLen(1), Unique]
     weights: Literal["last", "best"] = "last"
     max_data: PositiveInt | None = None
     batch_size: PositiveInt = 100
     num_simulated: PositiveInt = 100
     """Data drawn from the model, for the estimators that need an exact posterior draw."""
+
+
+MAX_THREADS = 1024  # OpenMP dies of very many
 
 
 @dataclass(frozen=True)
@@ -122,11 +147,11 @@ class Runtime:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Literal["off", "auto", "on"] = "auto"
-    threads: PositiveInt | None = None
+    threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None
     checkpoint_seconds: NonNegativeFloat = 20.0
     tensorboard: bool = True
     images_every: NonNegativeInt = 10
-    keep_epochs: list[PositiveInt] | None = None
+    keep_epochs: Annotated[list[PositiveInt], Unique] | None = None
     """Epochs whose weights are kept for good, to be measured later."""
 
 
@@ -143,10 +168,10 @@ class RunConfig:
     local_optimisation: LocalOptimisation
     evaluation: Evaluation
     runtime: Runtime
-    phases: list[Phase] = field(default_factory=lambda: ["train", "estimate"])
+    phases: Annotated[list[Phase], AfterValidator(_check_order)]
     initialise: Initialise | None = None
-    experiment: str = "default"
-    seed: NonNegativeInt = 0
+    experiment: Name = "default"
+    seed: Seed = 0
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -161,8 +186,9 @@ DEFAULTS: Mapping[str, Any] = {
     "loss": {"name": "elbo"},
     "training": {"optimiser": {"name": "adam"}, "schedule": {"name": "constant"}},
     "local_optimisation": {"setting": {"name": "fast"}, "estimator": {"name": "importance"}},
-    "evaluation": {"estimators": [{"name": "importance"}]},
+    "evaluation": {"estimators": [{"name": "importance"}], "splits": ["test"]},
     "runtime": {},
+    "phases": ["train", "estimate"],
 }
 
 TRAINED = ("data", "model", "encoder", "posterior", "loss", "training", "initialise")

@@ -96,7 +96,7 @@ def _mean_log_px(folder: RunFolder) -> float:
     values = defaultdict(list)
     for row in folder.estimates.read():
         if row.name == "log_px" and row.phase == "estimate":
-            values[row.split, row.estimator].append(row.value)
+            values[row.split, row.method].append(row.value)
     means = {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
     for split in ("validation", "test", "train"):
         if best := [mean for (of, _), mean in means.items() if of == split]:

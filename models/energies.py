@@ -178,6 +178,7 @@ class ToyEnergy(GenerativeModel):
     correlation 0.9, a mixture of three, a banana.
     """
 
+    has_x = False
     has_exact_log_px = True
     prior_scale: Tensor
 

@@ -29,6 +29,7 @@ class Sample(NamedTuple):
 class GenerativeModel(nn.Module, ABC):
     """p(x, z) = p(z) p(x|z). All that a posterior sees of it is ``log_joint(x)``."""
 
+    has_x: ClassVar[bool] = True
     has_exact_log_px: ClassVar[bool] = False
     has_factorised_bound: ClassVar[bool] = False
 

@@ -14,10 +14,41 @@ import plot_from_db
 from tests.tables import rows_of
 from utils.results.database import database_url
 from utils.results.folder import RunFolder
+from utils.results.methods import Method, settings_text
 from utils.results.recorder import Recorder
 from utils.results.records import Estimate, RunRecord
 
-Rows = Mapping[str, Sequence[float]]  # "phase/estimator/split/name": a value a datum
+Rows = Mapping[str, Sequence[float]]  # "phase/label of a method/split/name": a value a datum
+
+
+def importance(num_samples: int = 5000) -> Method:
+    return Method("importance", settings_text({"num_samples": num_samples}))
+
+
+def annealed(estimator: str, num_distributions: int, num_chains: int) -> Method:
+    sizes = {"num_distributions": num_distributions, "num_chains": num_chains}
+    usual = {"path": "prior", "schedule": "linear", "num_leapfrog": 10}
+    return Method(estimator, settings_text(sizes | usual))
+
+
+def optimum(family: str, search: str = "fast") -> Method:
+    return importance()._replace(family=family, search=search)
+
+
+METHODS = {
+    method.label: method
+    for method in (
+        *(importance(num_samples) for num_samples in (20, 50, 100, 5000)),
+        annealed("ais", 100, 500),
+        annealed("ais", 9, 9),
+        annealed("bdmc", 100, 500),
+        annealed("bdmc", 9, 9),
+        Method("exact"),
+        *(optimum(family) for family in ("gaussian", "aux_real_nvp", "FFG", "AF")),
+        optimum("gaussian", "paper (lr=0.1)"),
+    )
+}
+"""The methods that the tests' runs use."""
 
 FFG: dict[str, Any] = {"name": "gaussian"}
 AF: dict[str, Any] = {"name": "aux_real_nvp", "hidden": [200]}
@@ -60,6 +91,7 @@ def add_run(
     status: Any = "finished",
     experiment: str = "expA",
     config: Mapping[str, Any] | None = None,
+    error: float = 0.1,
 ) -> None:
     config = config or settings()
     record = RunRecord(
@@ -76,8 +108,9 @@ def add_run(
     recorder = Recorder(folder, record, database_url(root), warn=pytest.fail, linger=0.0)
     for name, values in rows.items():
         phase, estimator, split, quantity = name.split("/")
+        method = METHODS[estimator]
         recorder.add_estimates(
-            Estimate(phase, estimator, split, datum, quantity, value, 0.1)
+            Estimate(phase, *method, split, quantity, datum, value, error)
             for datum, value in enumerate(values)
         )
     if config.get("initialise"):
@@ -116,8 +149,10 @@ def on(split: str, rows: Rows) -> Rows:
     return {name.replace("/test/", f"/{split}/"): values for name, values in rows.items()}
 
 
-def plot(root: Path, *arguments: str) -> int:
-    return plot_from_db.main(["gaps", *arguments, "--results", str(root)])
+def plot(root: Path, *arguments: str, log_px: str = "max") -> int:
+    """``gaps``; with the largest estimate as log p(x), which is easy to tell by hand."""
+    options = ["--results", str(root), "--log-px", log_px]
+    return plot_from_db.main(["gaps", *arguments, *options])
 
 
 def table(root: Path, capsys: Read, *arguments: str) -> list[dict[str, str]]:

@@ -106,6 +106,22 @@ def test_what_is_no_option_of_a_command_is_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["-config", "a", "--config", "b"], ["-config=a", "-config=a"]]
+)
+def test_an_option_that_keeps_one_value_is_given_once(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(a_parser(), arguments)
+    assert ended.value.code == 2
+    assert "config is given twice; only one of them could count" in capsys.readouterr().err
+
+
+def test_an_option_that_collects_values_is_given_as_often_as_one_likes() -> None:
+    assert parse(a_parser(), ["-set", "a=1", "-q", "-set", "b=2", "-q"]).set == ["a=1", "b=2"]
+
+
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
 def test_help_keeps_lines_and_shows_both_dashes(
     flag: str, capsys: pytest.CaptureFixture[str]

@@ -30,8 +30,10 @@ NEEDED: dict[str, dict[str, Any]] = {  # for options without a default, or with 
     "avo": {"base_weight": 1.0},
     "ais": {"num_distributions": 20},
     "bdmc": {"num_distributions": 20},
-    "max": {"of": [{"name": "importance", "num_samples": n} for n in (100, 200)]},
-    "combined": {"of": [{"name": "importance"}, {"name": "ais", "num_distributions": 20}]},
+    **{
+        name: {"of": [{"name": "importance", "num_samples": n} for n in (100, 200)]}
+        for name in ("combined", "max")
+    },
     "linear": {"epochs": 5},
     "cyclical": {"period": 4},
     "multi_step": {"milestones": [2, 4]},
@@ -104,6 +106,14 @@ def test_every_loss_takes_most_posteriors(name):
 
 
 @of(estimators)
+def test_an_estimators_settings_are_its_options_but_for_those_of_time_and_memory(name):
+    estimator = build(estimators, name, compile_step=False)
+    options = {option.name for option in estimators[estimator.name].options}
+    assert set(estimator.settings) == options - {"chunk_size"}
+    assert set(estimator.method.options) <= set(estimator.settings)
+
+
+@of(estimators)
 def test_every_estimator_gives_a_number_a_datum(linear_gaussian: LinearGaussian, name):
     estimator = build(estimators, name, compile_step=False)
     estimator.check(linear_gaussian)
@@ -112,7 +122,6 @@ def test_every_estimator_gives_a_number_a_datum(linear_gaussian: LinearGaussian,
     z = linear_gaussian.exact_posterior(X).mean.detach() if estimator.simulates else None
     arguments = (X, context) if z is None else (X, context, z)
     estimate = estimator(linear_gaussian, posterior, *arguments)
-    assert estimator.label
     for quantity in (estimate.log_px, *estimate.stats.values()):
         assert quantity.value.shape == (2,)
         assert not quantity.value.requires_grad

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.config import Layer, load, merge, read_file
+from utils.config import load
+from utils.includes import read_file
+from utils.layers import Layer, merge
 from utils.sources import ASSIGNED, DEFAULT, ConfigError, Origin, flow, parse
 
 
@@ -93,7 +96,10 @@ def test_aliases_repeat_what_they_name():
         ("? [a]\n: 1", ["f.yaml:1: a key must be a string; got a list or a mapping"]),
         (
             "a: &x {b: 1}\nc:\n  <<: *x",
-            ["f.yaml:3: merge keys (`<<`) are not supported; use `include`"],
+            [
+                "f.yaml:3: merge keys (`<<`) are not supported; put what is shared in a file and "
+                "`include` it"
+            ],
         ),
         (
             "\na.b.c: 3",
@@ -141,6 +147,51 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine():
     assert load(write("f.yaml", b"\xef\xbb\xbfa: 1\r\nb: x\r\n")).data == {"a": 1, "b": "x"}
 
 
+TOO_MUCH = "no configuration needs as many"
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
+STAIRS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 200))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: " + "[" * 900 + "]" * 900, f"f.yaml:1: more than 100 levels of nesting; {TOO_MUCH}"),
+        ("a: " + "[" * 900_000, f"f.yaml:1: more than 100 levels of nesting; {TOO_MUCH}"),
+        (
+            "".join(" " * level + "a:\n" for level in range(900)),
+            f"f.yaml:101: more than 100 levels of nesting; {TOO_MUCH}",
+        ),
+        (STAIRS, f"f.yaml:100: more than 100 levels of nesting; {TOO_MUCH}"),
+        (BOMB, f"f.yaml:12: more than 10,000 values, aliases counted; {TOO_MUCH}"),
+        (
+            f"a: [{'1,' * 30_000}]",
+            f"f.yaml:1: more than 10,000 values, aliases counted; {TOO_MUCH}",
+        ),
+        ("a: " + "x" * 1_000_000, f"f.yaml: larger than 1,000,000 bytes; {TOO_MUCH}"),
+        (f"{'k' * 101}: 1", "f.yaml:1: a key has at most 100 printable characters; "
+                            f"got '{'k' * 40}'..."),
+        ('"a\\nb": 1', "f.yaml:1: a key has at most 100 printable characters; got 'a\\nb'..."),
+    ],
+    ids=["list", "unclosed", "block", "stairs", "bomb", "list", "size", "long key", "odd key"],
+)  # fmt: skip
+def test_refuses_a_file_that_would_take_for_ever(text: str, problem: str):
+    assert refused(write("f.yaml", text)) == [problem]
+
+
+def test_limits_hold_for_set_as_well():
+    base = write("f.yaml", "{}")
+    assert refused(base, [], ["a=" + "[" * 900]) == [
+        f"-set: `a`: more than 100 levels of nesting; {TOO_MUCH}"
+    ]
+    assert refused(base, [], ["a=" + "x" * 1_000_001]) == [
+        f"-set: `a`: more than 1,000,000 characters; {TOO_MUCH}"
+    ]
+
+
+def test_a_hundred_levels_are_fine():
+    assert load(write("f.yaml", "a: " + "[" * 99 + "]" * 99)).data
+
+
 quick = settings(deadline=None, max_examples=60)  # no deadline: machines are shared
 
 # Text without surrogates (they are half a character) and of every other kind of character.
@@ -173,6 +224,13 @@ def test_missing_files_and_folders_are_reported_all_at_once():
     assert refused(write("file", "a: 1") + "/x") == ["file/x: cannot be read: Not a directory"]
 
 
+def test_a_place_is_one_line_whatever_the_file_is_called():
+    assert refused(write("a\nb.yaml", "x: [")) == [
+        "a\\nb.yaml:1: YAML syntax: expected the node content, but found '<stream end>' "
+        "while parsing a flow node"
+    ]
+
+
 def test_includes_lie_below_the_file_left_to_right():
     write("shared/one.yaml", "a: 1\nb: 1\nc: {x: 1}\n")
     write("configs/two.yaml", "include: ../shared/one.yaml\nb: 2\nd: 2\n")
@@ -196,6 +254,34 @@ def test_one_file_may_be_included_twice():
     assert load(write("f.yaml", "include: [base.yaml, left.yaml]\n")).data == {"a": 1, "b": 1}
 
 
+def test_each_file_is_read_once_however_often_it_is_included():
+    """Two includes a file, 40 files deep: a trillion readings, if each were read each time."""
+    for level in range(40):
+        inner = level + 1
+        write(f"{level}.yaml", f"include: [{inner}.yaml, ./{inner}.yaml]\nk{level}: 1\n")
+    write("40.yaml", "a: 1\n")
+    assert load("0.yaml").data == {"a": 1, **{f"k{level}": 1 for level in range(40)}}
+    write("40.yaml", "a: 1\na: 2\n")
+    assert refused("0.yaml") == ["40.yaml:2: duplicate key `a`, first on line 1"]
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_file_includes_at_most_fifty_others(deep: bool):
+    for level in range(1, 60):
+        write(f"{level}.yaml", f"include: {level + 1}.yaml\n" if deep else "a: 1\n")
+    first = "[1.yaml]" if deep else f"[{', '.join(f'{i}.yaml' for i in range(1, 60))}]"
+    problems = refused(write("0.yaml", f"include: {first}\n"))
+    assert problems[0] == ("50" if deep else "0") + ".yaml:1: `include`: more than 50 files"
+
+
+def test_only_regular_files_are_read():
+    os.mkfifo("pipe")
+    assert refused("pipe") == ["pipe: this is no regular file; a YAML file is expected"]
+    assert refused(write("f.yaml", "\ninclude: /dev/zero")) == [
+        "f.yaml:2: `include`: /dev/zero: this is no regular file; a YAML file is expected"
+    ]
+
+
 def test_include_is_a_plain_key_further_in():
     assert load(write("f.yaml", "a: {include: b.yaml}")).data == {"a": {"include": "b.yaml"}}
 
@@ -209,7 +295,7 @@ def test_bad_includes_are_reported_where_they_stand():
         "f.yaml:3: `include`: folder: this is a folder; a YAML file is expected",
         "bad.yaml:2: duplicate key `a`, first on line 1",
     ]
-    for value in ("3", "[a.yaml, 3]", "{a: b}", "null", "['']"):
+    for value in ("3", "[a.yaml, 3]", "{a: b}", "null", "['']", '"a\\0b"'):
         (problem,) = refused(write("f.yaml", f"x: 1\ninclude: {value}"))
         assert problem.startswith("f.yaml:2: `include` must be a path or a list of paths")
 
@@ -374,7 +460,86 @@ def test_sets_from_left_to_right_over_components():
     assert layer.data == {"p": {"name": "hvae", "steps": 4}, "l": [5, 6]}
 
 
-ELEMENTS = "elements of a list cannot be set one by one; set the whole list, `key=[...]`"
+IAF = {"name": "iaf", "num_layers": 9}
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["p.num_layers=9", "p.name=iaf"], {"p": IAF}),
+        (["p.name=iaf", "p.num_layers=9"], {"p": IAF}),
+        (["p.num_layers=9", "p={name: iaf}"], {"p": IAF}),
+        (["p={name: iaf}", "p.num_layers=7", "p.num_layers=9"], {"p": IAF}),
+        (["p={name: iaf, num_layers: 7}", "p.num_layers=9"], {"p": IAF}),
+        (["p.base.x=1", "p.name=chain", "p.base.name=full"],
+         {"p": {"name": "chain", "base": {"x": 1, "name": "full"}}}),
+        (["l[1].x=9", "l=[{x: 1}, {y: 3}]"], {"l": [{"x": 1}, {"x": 9, "y": 3}]}),
+        (["l+=[3]", "l=[1, 2]"], {"l": [1, 2, 3]}),
+        (["l=[1, 2]", "l=[3]"], {"l": [3]}),
+    ],
+)  # fmt: skip
+def test_what_is_typed_arrives_whatever_the_order(texts: list[str], expected: dict[str, Any]):
+    base = write("f.yaml", "p: {name: planar, width: 3}\nl: [1]")
+    data = load(base, [], texts).data
+    assert {key: data[key] for key in expected} == expected
+
+
+UNDONE = "another assignment of -set undoes this one; leave one of them out"
+
+
+@pytest.mark.parametrize(
+    ("texts", "path"),
+    [
+        (["p={name: planar, num_layers: 9}", "p.name=iaf"], "p.num_layers"),
+        (["p.num_layers=9", "p={num_layers: 7}"], "p.num_layers"),
+        (["a=1", "a.x=2"], "a"),
+        (["a.x=2", "a=1"], "a"),
+        (["l[0]=5", "l=[1]"], "l[0]"),
+    ],
+)
+def test_assignments_that_undo_each_other_are_refused(texts: list[str], path: str):
+    base = write("f.yaml", "p: {name: planar}\nl: [1, 2]\n")
+    assert refused(base, [], texts) == [f"-set: `{path}`: {UNDONE}"]
+
+
+ASSIGNMENTS = [
+    "p.name=iaf", "p.name=planar", "p.x=1", "p.x=2", "p={name: iaf, x: 3}", "p={x: 4}",
+    "l=[1, {x: 2}]", "l[1].x=5", "l+=[6]", "l[0]=7", "s=8", "s=null",
+]  # fmt: skip
+
+
+@quick
+@given(st.permutations(ASSIGNMENTS), st.integers(1, 5))
+def test_the_last_word_about_each_key_is_in_the_result_or_an_error(words: list[str], count: int):
+    texts = words[:count]
+    base = write("f.yaml", "p: {name: planar, y: 0}\nl: [1, {x: 0}]\ns: 0")
+    try:
+        data = load(base, [], texts).data
+    except ConfigError as error:
+        assert UNDONE in str(error)
+        return
+    last = dict(text.split("=", 1) for text in texts)
+    for key, value in last.items():
+        if key in ("p.name", "p.x", "s"):
+            place = data["p"][key[2:]] if key != "s" else data["s"]
+            assert str(place).replace("None", "null") == value
+    assert "l[1].x" not in last or data["l"][1]["x"] == 5
+    assert "l[0]" not in last or data["l"][0] == 7
+    assert "l+" not in last or 6 in data["l"]
+
+
+def test_an_element_of_a_list_is_changed_and_the_others_keep_their_origins():
+    base = write("f.yaml", "e:\n- {name: a, n: 1}\n- {name: b, n: 2}\ns: [x]\n")
+    layer = load(base, [], ["e[1].n=9", "s+=[y, z]"])
+    assert layer.data == {"e": [{"name": "a", "n": 1}, {"name": "b", "n": 9}], "s": [*"xyz"]}
+    origins = {
+        (): 1, ("e",): 1, ("e", 0): 2, ("e", 0, "name"): 2, ("e", 0, "n"): 2, ("e", 1): 3,
+        ("e", 1, "name"): 3, ("e", 1, "n"): None, ("s",): 4, ("s", 0): 4, ("s", 1): None,
+        ("s", 2): None,
+    }  # fmt: skip
+    assert {path: origin.line for path, origin in layer.origins.items()} == origins
+    renamed = load(base, [], ["e[0].name=c", "e[0].m=3"])
+    assert renamed.data["e"] == [{"name": "c", "m": 3}, {"name": "b", "n": 2}]
 
 
 @pytest.mark.parametrize(
@@ -385,16 +550,29 @@ ELEMENTS = "elements of a list cannot be set one by one; set the whole list, `ke
         ("a..b=3", "'a..b=3' has an empty key; write -set key.path=value"),
         ("a. b=3", "'a. b=3' has an empty key; write -set key.path=value"),
         ("a.b=", "`a.b` has an empty value; write `a.b=null` or `a.b=''`"),
-        ("a=#1", "`a` has an empty value; write `a=null` or `a=''`"),
         ("a={b: 1, b: 2}", "`a`: duplicate key `b`, first on line 1"),
-        ("l.0=3", f"`l.0`: {ELEMENTS}"),
-        ("l.0.x=3", f"`l.0.x`: {ELEMENTS}"),
-        ("l[0].x=3", f"`l[0].x`: {ELEMENTS}"),
+        ("l.0=3", "`l` is a list; name an element, as in `l[0]`"),
+        ("l.0.x=3", "`l` is a list; name an element, as in `l[0]`"),
+        ("l[1].x.y[0]=3", "`l[1].x.y` is no list so far; set it whole, `l[1].x.y=[...]`"),
+        ("l[2]=3", "`l[2]`: the list has 2 elements, from [0]"),
+        ("m+=[1]", "`m` is no list so far; set it whole, `m=[...]`"),
+        ("l+=1", "`l+=` appends a list; write `l+=[...]`"),
+        ("l[x]=1", "'l[x]=1': write -set key.path=value, or list[0].key=value"),
+        ("l[-1]=1", "'l[-1]=1': write -set key.path=value, or list[0].key=value"),
+        ("a b=1", "'a b=1': write -set key.path=value, or list[0].key=value"),
+        ("a=#1", "`a`: `#` begins a comment in YAML; put the value in quotes, 'a=\"#1\"'"),
+        ("a=run #5",
+         "`a`: `#` begins a comment in YAML; put the value in quotes, 'a=\"run #5\"'"),
     ],
-)
+)  # fmt: skip
 def test_refuses_to_set(text: str, problem: str):
     base = write("f.yaml", "l: [1, {x: 2}]")
     assert refused(base, [], ["ok=1", text]) == [f"-set: {problem}"]
+
+
+def test_a_number_sign_that_begins_no_comment_is_set():
+    layer = load(write("f.yaml", "{}"), [], ["a=run#5", "b='run #5'", 'c={d: "# e"}'])
+    assert layer.data == {"a": "run#5", "b": "run #5", "c": {"d": "# e"}}
 
 
 def test_refuses_to_set_bad_yaml():

@@ -12,6 +12,8 @@ from estimators.importance import ImportanceSampling
 from experiments.build import build
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.training import Trainer
+from models.posteriors.protocol import posteriors
+from tests.components import make_node
 from utils.config import load
 from utils.data.base import Data
 from utils.validation import validate
@@ -38,6 +40,17 @@ def additional() -> list:
         name = str(path.relative_to(CONFIGS).with_suffix(""))
         cases.append(pytest.param(base if base in BASES else QUICKSTART, (path,), id=name))
     return cases
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("posterior/*.yaml")), ids=lambda p: p.stem)
+def test_a_posterior_has_one_set_of_defaults(path):
+    """A file that is called like a posterior says what its name alone means."""
+    written = load(path).data["posterior"]
+    if path.stem == written["name"]:
+        resolved = make_node(posteriors, written).dump()
+        assert resolved == make_node(posteriors, {"name": path.stem}).dump()
+    else:
+        assert path.stem not in posteriors.names()
 
 
 @pytest.mark.parametrize(("base", "more"), additional())

@@ -22,8 +22,10 @@ from utils.results.database import (
     database_url,
     on_network,
 )
+from utils.results.methods import Method
 from utils.results.records import Estimate, Metric, RunRecord
 
+METHOD = Method("iwae-5")
 NUMBERS = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, math.inf, -math.inf, math.nan]
 
 
@@ -45,7 +47,7 @@ def test_metrics_round_trip_with_nan_and_infinities(database: ResultsDatabase) -
 def test_standard_error_may_be_unknown(database: ResultsDatabase) -> None:
     database.upsert_run(a_record())
     errors = [0.25, None, math.nan]
-    rows = [Estimate("e", "iwae-5", "test", d, "elbo", 1.0, e) for d, e in enumerate(errors)]
+    rows = [Estimate("e", *METHOD, "test", "elbo", d, 1.0, e) for d, e in enumerate(errors)]
     database.add_estimates("abc-s0", rows)
     stored = database.query(select(schema.estimates).order_by(schema.estimates.c.datum))
     assert [row["standard_error"] for row in stored] == [0.25, None, None]
@@ -80,13 +82,13 @@ def test_run_estimates_view(database: ResultsDatabase) -> None:
     values = [-90.5, -87.25, -101.0, -79.125]
     errors = [0.1, 0.2, 0.3, 0.4]
     rows = [
-        Estimate("e", "iwae-5", "test", d, "log_px", v, e)
+        Estimate("e", *METHOD, "test", "log_px", d, v, e)
         for d, (v, e) in enumerate(zip(values, errors, strict=True))
     ]
-    broken = [Estimate("e", "iwae-5", "test", d, "elbo", v) for d, v in enumerate([1.0, math.nan])]
-    infinite = [Estimate("e", "iwae-5", "test", d, "inf", v) for d, v in enumerate([1, -math.inf])]
-    single = [Estimate("e", "iwae-5", "test", 0, "k_hat", 0.7)]
-    same = [Estimate("e", "iwae-5", "test", d, "same", 0.1) for d in range(3)]
+    broken = [Estimate("e", *METHOD, "test", "elbo", d, v) for d, v in enumerate([1.0, math.nan])]
+    infinite = [Estimate("e", *METHOD, "test", "inf", d, v) for d, v in enumerate([1, -math.inf])]
+    single = [Estimate("e", *METHOD, "test", "k_hat", 0, 0.7)]
+    same = [Estimate("e", *METHOD, "test", "same", d, 0.1) for d in range(3)]
     database.add_estimates("abc-s0", rows + broken + infinite + single + same)
     stored = {row["name"]: row for row in database.query(select(views.run_estimates))}
     row = stored["log_px"]
@@ -111,10 +113,10 @@ def test_configuration_estimates_view_is_over_finished_seeds(
     means = [-87.5, -88.25, -86.0]
     for seed, mean in enumerate(means):
         database.upsert_run(a_record(seed=seed, status="finished"))
-        rows = [Estimate("e", "iwae-5", "test", d, "elbo", mean + d - 1) for d in range(3)]
+        rows = [Estimate("e", *METHOD, "test", "elbo", d, mean + d - 1) for d in range(3)]
         database.add_estimates(f"abc-s{seed}", rows)
     database.upsert_run(a_record(seed=9, status="running"))
-    database.add_estimates("abc-s9", [Estimate("e", "iwae-5", "test", 0, "elbo", 1e6)])
+    database.add_estimates("abc-s9", [Estimate("e", *METHOD, "test", "elbo", 0, 1e6)])
     (row,) = sql(tmp_path, "SELECT * FROM configuration_estimates")
     assert row["num_runs"] == 3
     assert row["mean"] == pytest.approx(statistics.mean(means), rel=1e-14)
@@ -160,7 +162,7 @@ def test_database_of_another_version_is_refused(
     database: ResultsDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module.schema, "VERSION", 99)
-    with pytest.raises(DatabaseError, match="has schema 1, this program needs 99"):
+    with pytest.raises(DatabaseError, match="has schema 2, this program needs 99"):
         ResultsDatabase(database_url(tmp_path))
 
 

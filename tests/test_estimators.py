@@ -279,8 +279,8 @@ def test_the_combination_wants_several_that_have_halves():
 class Fixed(Estimator):
     """Gives what it was told, with an error of a tenth unless it is ``exact``."""
 
-    def __init__(self, label: str, *values: float, exact: bool = False) -> None:
-        self.label, self.values, self.exact = label, torch.tensor(values), exact
+    def __init__(self, name: str, *values: float, exact: bool = False) -> None:
+        self.name, self.values, self.exact = name, torch.tensor(values), exact
 
     def __call__(self, model, posterior, x, context, z=None) -> Estimate:
         return Estimate(Quantity(self.values, None if self.exact else self.values.abs() / 10))

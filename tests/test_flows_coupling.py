@@ -95,7 +95,10 @@ def invert_iaf(transition: Any, z: Tensor, h: Tensor) -> Tensor:
 
 
 INVERTIBLE: dict[str, tuple[Callable[[], Chain], Callable[..., Tensor]]] = {
-    "real_nvp": (lambda: real_nvp(2, num_layers=3, hidden=(8,), shared_size=2), invert_affine),
+    "real_nvp": (
+        lambda: real_nvp(2, num_layers=3, hidden=(8,), scale="exponential", shared_size=2),
+        invert_affine,
+    ),
     "spline": (
         lambda: spline(2, num_layers=3, hidden=(8,), num_bins=6, bound=3.0, shared_size=2),
         invert_spline,

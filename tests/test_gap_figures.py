@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
+from estimators.combination import combine
 from tests.gap_runs import (
     AF,
     ESTIMATED,
@@ -28,19 +29,22 @@ from tests.gap_runs import (
     shown,
     table,
 )
-from tests.tables import spread
-from utils.reporting import gap_estimates, gaps
+from tests.tables import over_both
+from utils.reporting import gap_estimates
 from utils.reporting.curves import COLOURS
 from utils.reporting.gap_figures import bar_figure, training_figure
+from utils.reporting.gap_table import Line, summarise
+from utils.reporting.gaps import measure
 from utils.reporting.queries import load_runs
 from utils.results.database import ResultsDatabase, database_url
 
 
-def read_lines(root: Path, *, over_training: bool = False) -> list[gaps.Line]:
+def read_lines(root: Path, *, over_training: bool = False) -> list[Line]:
     with closing(ResultsDatabase(database_url(root), create=False)) as database:
         runs = load_runs(database)
         runs = gap_estimates.over_training(runs) if over_training else runs
-        return gaps.summarise(gaps.measure(gap_estimates.load(database, runs), runs), runs)
+        estimates = gap_estimates.load(database, runs)
+        return summarise(measure(estimates, runs, combine, convention="max"), runs)
 
 
 def is_drawn(figure: Path) -> bool:
@@ -91,7 +95,7 @@ def test_bars_are_stacked_gaps_with_errors(several: Path) -> None:
     assert gaussian == ["gaussian, test\nlatent_dim=8", "gaussian, train\nlatent_dim=8"]
 
 
-def long_lines(root: Path, **key: str) -> list[gaps.Line]:
+def long_lines(root: Path, **key: str) -> list[Line]:
     """Five lines that differ in a dozen settings each."""
     add_run(root, "aaa", {**ESTIMATED, **OPTIMISED})
     (line,) = read_lines(root)
@@ -212,7 +216,9 @@ def test_gaps_over_training_are_means_over_seeds(tmp_path: Path, capsys: Read) -
         ("aaa", "1", "2"),
         ("aaa", "10", "2"),
     ]
-    assert {row["amortisation gap"] for row in rows} == {spread((2.0, 3.0))}
+    assert {row["amortisation gap"] for row in rows} == {
+        over_both((0.0, 1.0), GAPS["amortisation gap"])
+    }
     assert all("settings" not in row for row in rows)
     (panel,) = training_figure(read_lines(tmp_path, over_training=True)).axes
     assert panel.get_title() == "gaussian"

@@ -369,8 +369,11 @@ def test_config_errors_all_at_once(tmp_path, capsys):
     ("assignments", "words"),
     [
         (["evaluation.estimators=[{name: exact}]"], "has no exact log p(x)"),
-        (["encoder={name: convolutional}", "data.name=linear_gaussian"], "x_shape"),
-        (["evaluation.estimators=[{name: importance}, {name: importance}]"], "stands twice"),
+        (
+            ["encoder={name: convolutional}", "data.name=linear_gaussian"],
+            "-set: `encoder`: convolutional: x_shape",
+        ),
+        (["evaluation.estimators=[{name: importance}, {name: importance}]"], "twice; leave"),
         (
             ["data={name: linear_gaussian, num_validation: 0}", "evaluation.weights=best",
              "model={name: linear_gaussian}"],
@@ -439,9 +442,132 @@ def test_numbers_that_are_none_are_found_at_load(tmp_path, capsys, number):
     assert not (tmp_path / "results" / "runs").exists()
 
 
+TOY = ["model={name: toy_energy}", "data.name=nothing"]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "place", "words"),
+    [
+        (["model.latent_dim=1000000000"], "-set", "`model`: training 128,000,008,256"),
+        (["encoder.hidden=[1000000000]"], "-set", "`encoder`: training 64,000,025"),
+        (["model.decoder.hidden=[999999, 999999, 999999]"], "-set", "take smaller"),
+        (["posterior={name: gaussian, covariance: full}", "model.latent_dim=2000000"], "-set",
+         "`posterior`: training "),
+        (["runtime.threads=100000"], "-set", "`runtime.threads` must be less than or equal"),
+        (["seed=99999999999999999999999"], "-set", "`seed` must be less than 9223372036854775808"),
+        (["training.optimiser.lr=.inf"], "-set", "must be a finite number; got .inf"),
+        (["posterior={name: sylvester_householder, num_householder: 1000}"], "-set",
+         "`posterior.num_householder` must be less than or equal to 100; got 1000"),
+        (["posterior={name: planar, num_layers: 1001}"], "-set", "`posterior.num_layers` must be"),
+        (["evaluation.splits=[]"], "-set", "`evaluation.splits` must be a list of at least 1"),
+        (["evaluation.estimators=[]"], "-set", "`evaluation.estimators` must be a list of at"),
+        (["evaluation.splits=[test, test]"], "-set", "`evaluation.splits`: test stands there"),
+        (["evaluation.estimators+=[{name: importance, num_samples: 5000}]"], QUICKSTART + ":19",
+         "`evaluation.estimators`: importance stands there twice"),
+        (["runtime.keep_epochs=[1, 1]"], "-set", "`runtime.keep_epochs`: 1 stands there twice"),
+        (["training.fixed=[model, model]"], "-set", "`training.fixed`: model stands there twice"),
+        (["initialise={run: last, parts: [model, model]}"], "-set", "`initialise.parts`: model"),
+        (["local_optimisation.families={A: {name: gaussian}, B: {name: gaussian}}"], "-set",
+         "`local_optimisation.families`: gaussian stands there twice; leave one out"),
+        (["training.schedule={name: multi_step, milestones: [3, 3]}"], "-set",
+         "`training.schedule.milestones`: 3 stands there twice"),
+        (["phases=[train, train]"], "-set", "`phases`: must be some of train,"),
+        (["data={name: nothing}"], "-set", "`data`: nothing has no x, which the model deep"),
+        (["model={name: toy_energy}"], "-set", "`model`: toy_energy is of no x; take it with"),
+        (TOY, f"{QUICKSTART}:9", "`encoder`: toy_energy has no x to encode; take {name: constant"),
+        (["data={name: linear_gaussian, dim: 10000, num_train: 1000000000}"], "-set",
+         "`data`: 10,000,004,000,000 numbers are more than 1,000,000,000; take fewer data"),
+        (["training.optimiser={name: sgd, nesterov: true}"], "-set", "`training.optimiser`: "),
+        (["training.optimiser.betas=[1, 1]"], "-set", "`training.optimiser.betas"),
+        (["posterior={name: sylvester_orthogonal, num_ortho: 99}"], "-set", "must be 1 to 8"),
+        (["initialise.run=nothing-s0"], "-set", "`initialise.run`: nothing-s0 is not there"),
+        (["data={name: linear_gaussian, num_validation: 0}", "evaluation.weights=best"], "-set",
+         "need a validation split"),
+        (["experiment=<script>"], "-set", "`experiment`: a name has 1 to 100 letters"),
+        (["experiment='=1+1'"], "-set", "`experiment`: a name has 1 to 100 letters"),
+        (['experiment="a\\nb"'], "-set", "`experiment`: a name has 1 to 100 letters"),
+        (["experiment=" + "x" * 5000], "-set", "`experiment`: a name has 1 to 100 letters"),
+        (["local_optimisation.families={<b>: {name: gaussian}}"], "-set", "a name has 1 to 100"),
+        (['data={name: mnist, root: "a\\0b"}'], "-set", "`data.root`: a text has at most 1,000"),
+        (["data={name: mnist, root: '${HOME}/x'}"], "-set", "give the value by -set"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_with_its_place_before_anything_is_printed(
+    capsys, assignments, place, words
+):
+    assert run("-config", QUICKSTART, "--dry-run", "-set", *assignments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    head, *lines = printed.err.splitlines()
+    assert head.startswith("config error (")
+    assert any(line.startswith(f"  {place}") and words in line for line in lines), printed.err
+    assert "Error" not in printed.err
+
+
+def test_a_family_without_an_encoder_is_fine_for_a_model_without_x(capsys):
+    assert run("-config", QUICKSTART, "--dry-run", "-set", *TOY, "encoder.name=constant") == 0
+
+
+def test_lists_are_changed_in_part_by_set(capsys):
+    words = ["evaluation.estimators[0].num_samples=100", "evaluation.splits+=[train]"]
+    assert run("-config", QUICKSTART, "--dry-run", "-set", *words) == 0
+    printed = capsys.readouterr().out
+    assert "splits: [test, train]" in printed
+    assert "num_samples: 100" in printed
+
+
+def piped(*arguments: str, reader: str) -> tuple[list[int], str]:
+    """Exit codes of main.py and of the shell command that reads it, and what both say."""
+    command = f'"$@" | {reader}; echo "${{PIPESTATUS[@]}}"'
+    program = ["bash", "-c", command, "bash", sys.executable, "main.py", *arguments]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    *_, codes = ended.stdout.splitlines()
+    return [int(code) for code in codes.split()], ended.stderr
+
+
+def test_a_reader_that_goes_ends_the_list_quietly():
+    assert piped("--list", "posteriors", reader="sleep 0") == ([0, 0], "")
+
+
+def test_an_ascii_terminal_does_not_fail_a_finished_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    arguments = [sys.executable, "main.py", *tiny("training.epochs=1")]
+    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert b" ? " in ended.stdout
+    table = [sys.executable, "plot_from_db.py", "table"]
+    assert b" ? " in subprocess.run(table, cwd=ROOT, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("gone", ["closed pipe", "full"])
+def test_messages_that_nobody_reads_do_not_fail_a_run(tmp_path, gone):
+    if gone == "full":
+        sink = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, sink = os.pipe()
+        os.close(reader)
+    arguments = [sys.executable, "main.py", *tiny("training.epochs=1", options=["-v"])]
+    ended = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=sink, check=False)
+    os.close(sink)
+    assert ended.returncode == 0
+    assert b"IWAE-20" in ended.stdout
+
+
+def test_a_full_stdout_does_not_fail_a_finished_run(tmp_path):
+    arguments = [sys.executable, "main.py", *tiny("training.epochs=1")]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(arguments, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "the results cannot be shown (No space left on device); they are in" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["-config", QUICKSTART, "-config", QUICKSTART], "-config is given twice"),
+        (["--list", "posteriors", "--download", "mnist"], "not allowed with"),
+        (["--list", "posteriors", "-set", "seed=3"], "--list takes no configuration"),
+        (["-config", QUICKSTART, "--dry-run", "--db", "nonsense"], "is no database URL"),
         (["-conf", QUICKSTART], "-config"),
         (["--lst"], "--list"),
         (["--list", "posterior"], "posteriors"),
@@ -452,6 +578,31 @@ def test_numbers_that_are_none_are_found_at_load(tmp_path, capsys, number):
 def test_usage_errors_say_what_was_meant(capsys, arguments, words):
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["main.py", "--list"], ["plot_from_db.py", "runs"]])
+def test_without_the_environment_a_program_says_how_to_get_it(arguments):
+    ended = subprocess.run(
+        [sys.executable, "-S", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{arguments[0]}: ")
+    assert " is not installed for " in line
+    assert "`make demo` sets everything up, for .venv/bin/python" in line
+
+
+def test_a_component_that_cannot_be_used_is_named_and_the_rest_goes_on(capsys):
+    @posteriors.register("odd")
+    def odd(latent_dim: int, *, n: Chain | None = None) -> Chain:
+        """An option that no YAML can give."""
+
+    assert run("-config", QUICKSTART, "--dry-run") == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: tests/test_main.py: `odd`: Unable to generate")
+    assert warning.endswith("Chain'>; what it holds is left out\n")
+    assert "odd" not in posteriors.names()
+    posteriors._unusable.clear()
 
 
 def test_list_says_options_with_types_and_defaults(capsys):
@@ -513,7 +664,7 @@ def test_trains_the_exact_model_and_says_how_far_the_bound_is(tmp_path, capsys):
     rows = only_folder(tmp_path).estimates.read()
 
     def mean(estimator: str, name: str) -> float:
-        values = [r.value for r in rows if (r.estimator, r.name) == (estimator, name)]
+        values = [r.value for r in rows if (r.method.label, r.name) == (estimator, name)]
         return sum(values) / len(values)
 
     assert mean("IWAE-200", "elbo") < mean("IWAE-200", "log_px")
@@ -532,8 +683,8 @@ def test_amortised_gaussians_meet_their_closed_forms(tmp_path, covariance):
     values = defaultdict(list)
     errors = defaultdict(list)
     for row in only_folder(tmp_path).estimates.read():
-        values[row.estimator, row.name].append(row.value)
-        errors[row.estimator, row.name].append(row.standard_error or 0.0)
+        values[row.method.label, row.name].append(row.value)
+        errors[row.method.label, row.name].append(row.standard_error or 0.0)
     mean = {key: statistics.fmean(numbers) for key, numbers in values.items()}
     exact, best = mean["exact", "log_px"], mean["exact", "best_factorised_elbo"]
     assert exact - best > 0.3  # the two can be told apart

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 import main as program
+import plot_from_db
 from models import local
 from models.losses import IWAE
 from tests.components import SEED
@@ -78,9 +81,10 @@ def test_all_phases_in_one_run(runs):
     assert len(amortised) == len(best) == 6
     assert sum(best) > sum(amortised)  # three epochs leave an amortisation gap to see
     assert all(steps > 0 for steps in values(folder, "local_optimisation", "steps"))
-    labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
-    assert len(labels) == 1
-    assert labels.pop().startswith("gaussian (fast")
+    methods = {r.method for r in folder.estimates.read() if r.phase == "local_optimisation"}
+    assert [(m.estimator, m.options, m.family, m.search) for m in methods] == [
+        ("importance", {"num_samples": 50}, "gaussian", "fast, num_samples=4, max_steps=120")
+    ]
     with folder.metrics.path.open() as file:
         phases = [row["phase"] for row in csv.DictReader(file)]
     assert list(dict.fromkeys(phases)) == ["train", "local_optimisation", "estimate"]
@@ -104,8 +108,8 @@ def searches(monkeypatch) -> list[dict[str, Any]]:
 def test_further_families_start_with_weights_of_their_own(runs, searches):
     families = "local_optimisation.families={A: {name: gaussian}, F: {name: planar}}"
     folder = ran(runs, EVERYTHING, families)
-    labels = {r.estimator for r in folder.estimates.read() if r.phase == "local_optimisation"}
-    assert {label[0] for label in labels} == {"A", "F"}
+    rows = [row for row in folder.estimates.read() if row.phase == "local_optimisation"]
+    assert {row.family for row in rows} == {"A", "F"}  # A is the run's own
     own = [given for given in searches if not given["posterior"].transitions]
     others = [given for given in searches if given["posterior"].transitions]
     assert len(own) == len(others) == 2  # batches of four and of two data
@@ -117,6 +121,32 @@ def test_further_families_start_with_weights_of_their_own(runs, searches):
     assert {(given["scope"], given["loss"].num_samples) for given in searches} == {
         ("posterior", 4)
     }
+
+
+def test_an_own_posterior_unlike_all_families_has_gaps_all_the_same(runs, searches, capsys):
+    posterior = "posterior={name: aux_real_nvp, hidden: [6], partner_hidden: [4]}"
+    af = "{name: aux_real_nvp, hidden: [5]}"
+    families = f"local_optimisation.families={{FFG: {{name: gaussian}}, AF: {af}}}"
+    folder = ran(runs, EVERYTHING, posterior, families)
+    capsys.readouterr()
+    rows = [row for row in folder.estimates.read() if row.phase == "local_optimisation"]
+    assert {row.family for row in rows} == {"FFG", "AF", "own"}
+    assert plot_from_db.main(["gaps", "--format", "csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["own family"] == "own"
+    for name in ("approximation gap", "amortisation gap", "inference gap"):
+        assert math.isfinite(float(row[name]))
+    # what it leaves behind is the same run
+    config = str(folder.path / "config.yaml")
+    assert program.main(["-config", config]) == 0
+    assert f"{folder.path.name} is already finished" in capsys.readouterr().err
+
+
+def test_the_own_posterior_can_be_left_out_and_that_is_said(runs, capsys):
+    families = "local_optimisation.families={F: {name: planar}}"
+    folder = ran(runs, LOCAL, families, "local_optimisation.own=false")
+    assert "there will be no gaps" in capsys.readouterr().err
+    assert {row.family for row in folder.estimates.read()} == {"F"}
 
 
 def test_local_optimisation_does_as_it_is_told(runs, searches):
@@ -284,7 +314,10 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
         (["training.fixed=[model, encoder, posterior]"], "nothing is left to train"),
         (["initialise={run: last, parts: []}"], "initialise.parts"),
         ([EVERYTHING, "local_optimisation.estimator={name: bdmc}"], "gives no bound of q*"),
-        ([EVERYTHING, 'local_optimisation.families={"a\\nb": {name: gaussian}}'], "of one line"),
+        (
+            [EVERYTHING, 'local_optimisation.families={"a\\nb": {name: gaussian}}'],
+            "printable characters",
+        ),
         (
             [
                 EVERYTHING,

@@ -17,11 +17,13 @@ import pytest
 from PIL import Image
 
 import plot_from_db
-from tests.tables import rows_of, spread
+from tests.gap_runs import METHODS
+from tests.tables import over_both, rows_of
 from utils.reporting.curves import curve_figure
 from utils.reporting.queries import load_metrics, load_runs
 from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.records import Estimate, Metric, RunRecord
 
 REPOSITORY = Path(__file__).parent.parent
@@ -37,7 +39,7 @@ def add_run(
     num_layers: int = 1,
     **changes: Any,
 ) -> RunFolder:
-    """A run folder with estimates ("log_px importance-5000": mean over data) and five epochs."""
+    """A run folder with estimates ("log_px IWAE-5000": mean over data) and five epochs."""
     posterior = changes.get("posterior", "planar")
     known: dict[str, Any] = {
         "status": "finished",
@@ -57,9 +59,10 @@ def add_run(
     folder.create()
     folder.write_status(record)
     for label, mean in estimates.items():
-        name, estimator = label.split()
+        name, by = label.split()
+        method = METHODS.get(by, Method(by))
         folder.estimates.append(
-            Estimate("estimation", estimator, "test", datum, name, mean + offset, 0.1)
+            Estimate("estimation", *method, "test", name, datum, mean + offset, 0.1)
             for datum, offset in enumerate(CENTRED)
         )
     for step in range(1, 6):
@@ -77,12 +80,12 @@ PLANAR_20 = (-86.5, -86.75, -87.0)
 def root(tmp_path: Path) -> Path:
     """Two planar configurations of three seeds each, one Gaussian run."""
     for seed, mean in enumerate(PLANAR_10):
-        values = {"elbo importance-5000": mean - 2, "log_px importance-5000": mean, "ess x": 7.0}
+        values = {"elbo IWAE-5000": mean - 2, "log_px IWAE-5000": mean, "ess x": 7.0}
         add_run(tmp_path, "aaa", seed, values, num_layers=10)
     for seed, mean in enumerate(PLANAR_20):
-        values = {"elbo importance-5000": mean - 2, "log_px importance-5000": mean, "ess x": 9.0}
+        values = {"elbo IWAE-5000": mean - 2, "log_px IWAE-5000": mean, "ess x": 9.0}
         add_run(tmp_path, "bbb", seed, values, num_layers=20)
-    values = {"elbo importance-5000": -90.0, "log_px importance-5000": -89.0}
+    values = {"elbo IWAE-5000": -90.0, "log_px IWAE-5000": -89.0}
     add_run(tmp_path, "ccc", 0, values, posterior="gaussian")
     rebuild(tmp_path)
     return tmp_path
@@ -100,7 +103,7 @@ def plot(root: Path, command: str, *arguments: str) -> int:
 # --- table --------------------------------------------------------------------------------------
 
 
-def test_table_is_mean_and_standard_error_over_seeds(
+def test_table_is_mean_and_standard_error_over_data_and_seeds(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plot(root, "table") == 0
@@ -115,12 +118,13 @@ def test_table_is_mean_and_standard_error_over_seeds(
         "settings": "num_layers=10",
         "split": "test",
         "runs": "3",
-        "ELBO (importance-5000)": "-89.92 ± 0.36",  # by hand: s = 0.6292 of -90.5, -90, -89.25
-        "log p(x) (importance-5000)": "-87.92 ± 0.36",
+        # by hand: s = 0.6292 of -90.5, -90, -89.25, and 1.2910 of the data
+        "ELBO (IWAE-5000)": "-89.92 ± 0.74",
+        "log p(x) (IWAE-5000)": "-87.92 ± 0.74",
     }
     assert planar_20["settings"] == "num_layers=20"
-    assert planar_20["log p(x) (importance-5000)"] == spread(PLANAR_20)
-    assert gaussian["log p(x) (importance-5000)"] == "-89.00"  # one run: no ±
+    assert planar_20["log p(x) (IWAE-5000)"] == over_both(PLANAR_20, CENTRED)
+    assert gaussian["log p(x) (IWAE-5000)"] == "-89.00 ± 0.65"  # one run: over data
     assert (gaussian["settings"], gaussian["runs"]) == ("", "1")
     assert "nats, higher is better" in shown.out
     assert "digits test 4" in shown.out
@@ -130,20 +134,24 @@ def test_table_is_mean_and_standard_error_over_seeds(
 def test_table_as_csv_is_exact(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plot(root, "table", "--format", "csv", "-name", "log_px") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    label = "log p(x) (importance-5000)"
+    label = "log p(x) (IWAE-5000)"
     assert [row["hash"] for row in rows] == ["ccc", "aaa", "bbb"]
     assert float(rows[1][label]) == pytest.approx(statistics.mean(PLANAR_10), rel=1e-14)
-    error = statistics.stdev(PLANAR_10) / math.sqrt(3)
+    seeds, data = statistics.variance(PLANAR_10) / 3, statistics.variance(CENTRED) / 4
+    error = math.sqrt(seeds + data)
     assert float(rows[1][f"{label} s.e."]) == pytest.approx(error, rel=1e-12)
-    assert (rows[1][f"{label} runs"], rows[0][f"{label} s.e."]) == ("3", "")
+    # Student's quantiles for 2 and 3 degrees of freedom, by their shares of the variance
+    reach = (4.302652729911275 * seeds + 3.182446305284263 * data) / error
+    mean = statistics.mean(PLANAR_10)
+    assert float(rows[1][f"{label} lower"]) == pytest.approx(mean - reach, rel=1e-12)
+    assert float(rows[1][f"{label} upper"]) == pytest.approx(mean + reach, rel=1e-12)
+    assert [row[f"{label} runs"] for row in rows] == ["1", "3", "3"]
 
 
 def test_table_in_latex_is_escaped_and_has_the_best_in_bold(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_run(
-        root, "ddd", 0, {"log_px importance-5000": -10.0}, posterior="50%_a&b", dataset="mnist"
-    )
+    add_run(root, "ddd", 0, {"log_px IWAE-5000": -10.0}, posterior="50%_a&b", dataset="mnist")
     rebuild(root)
     assert plot(root, "table", "--format", "latex", "-name", "log_px", "ess") == 0
     shown = capsys.readouterr().out
@@ -151,9 +159,9 @@ def test_table_in_latex_is_escaped_and_has_the_best_in_bold(
     assert lines[0] == r"% needs \usepackage{booktabs}"
     assert r"\begin{tabular}{llllllllrr}" in lines
     rows = [line for line in lines if line.startswith("expA")]
-    assert rows[0].endswith(r"& 1 & $-89.00$ & -- \\")
-    assert rows[1].endswith(r"num\_layers=10 & test & 3 & $-87.92 \pm 0.36$ & $7.00 \pm 0.00$ \\")
-    best = r"$\mathbf{-86.75} \pm 0.14$ & $9.00 \pm 0.00$ \\"  # ESS has no best
+    assert rows[0].endswith(r"& 1 & $-89.00 \pm 0.65$ & -- \\")
+    assert rows[1].endswith(r"num\_layers=10 & test & 3 & $-87.92 \pm 0.74$ & $7.00 \pm 0.65$ \\")
+    best = r"$\mathbf{-86.75} \pm 0.66$ & $9.00 \pm 0.65$ \\"  # ESS has no best
     assert rows[2].endswith(best)
     # alone on its data set it is the best of nothing
     assert r"50\%\_a\&b" in rows[3]
@@ -169,8 +177,25 @@ def test_rows_that_look_alike_are_both_best(
     rebuild(tmp_path)
     assert plot(tmp_path, "table", "--format", "latex") == 0
     shown = capsys.readouterr().out
-    assert shown.count(r"$\mathbf{-80.00}$") == 2
+    assert shown.count(r"$\mathbf{-80.00} \pm") == 2
     assert r"$\mathrm{nan}$" in shown
+
+
+def test_estimates_that_cannot_be_believed_are_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"log_px IWAE-100": -80.0, "elbo IWAE-100": -81.0, "k_hat IWAE-100": 0.5}
+    add_run(tmp_path, "aaa", 0, values)  # k-hat -1, 0, 1, 2: of half of the data above 0.7
+    add_run(tmp_path, "bbb", 0, values | {"k_hat IWAE-100": -1.0})
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table") == 0  # though k-hat is not shown
+    said = capsys.readouterr().out
+    assert [row["log p(x) (IWAE-100)"] for row in rows_of(said)] == [
+        "-80.00 ± 0.65 †50 %",
+        "-80.00 ± 0.65",
+    ]
+    assert "†" not in rows_of(said)[0]["ELBO (IWAE-100)"]
+    assert "†: the share of the data" in said
 
 
 def test_nan_in_one_seed_is_not_averaged_away(
@@ -181,7 +206,7 @@ def test_nan_in_one_seed_is_not_averaged_away(
     rebuild(tmp_path)
     assert plot(tmp_path, "table") == 0
     (row,) = rows_of(capsys.readouterr().out)
-    assert row["ELBO (e)"] == "nan ± nan"
+    assert row["ELBO (e)"] == "nan"
 
 
 def test_only_finished_runs_unless_all_are_wanted(
@@ -195,10 +220,10 @@ def test_only_finished_runs_unless_all_are_wanted(
     rebuild(tmp_path)
     assert plot(tmp_path, "table") == 0
     (row,) = rows_of(capsys.readouterr().out)
-    assert (row["runs"], row["ELBO (e)"]) == ("1", "-82.00")
+    assert (row["runs"], row["ELBO (e)"]) == ("1", "-82.00 ± 0.65")
     assert plot(tmp_path, "table", "--all") == 0
     shown = capsys.readouterr().out
-    assert rows_of(shown)[0]["ELBO (e)"] == spread((-80.0, -82.0))
+    assert rows_of(shown)[0]["ELBO (e)"] == over_both((-80.0, -82.0), CENTRED)
     assert "not finished (1 diverged)" in shown
 
 
@@ -206,20 +231,32 @@ def test_estimator_missing_in_some_runs_is_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in range(3):
-        values = {"elbo e-100": -80.0 + seed} | ({} if seed else {"elbo e-20": -70.0})
+        values = {"elbo IWAE-100": -80.0 + seed} | ({} if seed else {"elbo IWAE-20": -70.0})
         add_run(tmp_path, "aaa", seed, values)
     rebuild(tmp_path)
     assert plot(tmp_path, "table") == 0
     (row,) = rows_of(capsys.readouterr().out)
-    assert list(row)[-2:] == ["ELBO (e-20)", "ELBO (e-100)"]  # by number, not by letter
-    assert (row["ELBO (e-20)"], row["runs"]) == ("-70.00 (n=1)", "3")
+    assert list(row)[-2:] == ["ELBO (IWAE-20)", "ELBO (IWAE-100)"]  # by number, not by letter
+    assert (row["ELBO (IWAE-20)"], row["runs"]) == ("-70.00 ± 0.65 (n=1)", "3")
+
+
+def test_rows_are_of_runs_that_have_what_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, "aaa", 0, {"log_px IWAE-100": -80.0})
+    add_run(tmp_path, "bbb", 0, {"elbo IWAE-100": -81.0})
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "-name", "elbo") == 0
+    (row,) = rows_of(capsys.readouterr().out)
+    assert row["ELBO (IWAE-100)"] == "-81.00 ± 0.65"
 
 
 def test_different_numbers_of_data_are_told(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = add_run(root, "eee", 0, {"elbo importance-5000": -80.0})
-    folder.estimates.append([Estimate("estimation", "importance-5000", "test", 99, "elbo", -80.0)])
+    folder = add_run(root, "eee", 0, {"elbo IWAE-5000": -80.0})
+    method = METHODS["IWAE-5000"]
+    folder.estimates.append([Estimate("estimation", *method, "test", "elbo", 99, -80.0)])
     rebuild(root)
     assert plot(root, "table") == 0
     assert "digits test 4 to 5, NOT the same in all runs" in capsys.readouterr().out
@@ -231,7 +268,7 @@ def test_table_goes_to_a_file(root: Path, capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "wrote" in shown.err
-    assert "-87.9 ± 0.4" in output.read_text(encoding="utf-8")
+    assert "-87.9 ± 0.7" in output.read_text(encoding="utf-8")
 
 
 # --- runs, metrics, curves ----------------------------------------------------------------------

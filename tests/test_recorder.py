@@ -22,6 +22,7 @@ from utils.results import recorder as recorder_module
 from utils.results import schema
 from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.recorder import Recorder
 from utils.results.records import Estimate, Link, Metric, RunRecord
 
@@ -62,7 +63,8 @@ def record_some(recorder: Recorder, steps: range = range(1, 6)) -> None:
     for step in steps:
         recorder.add_metrics("train", step, "train", {"bound": -1 / step, "bad": math.nan})
     recorder.add_estimates(
-        Estimate("estimation", "iwae-5", "test", d, "log_px", -d / 3, 0.1) for d in range(7)
+        Estimate("estimation", *Method("iwae-5"), "test", "log_px", d, -d / 3, 0.1)
+        for d in range(7)
     )
     recorder.add_link("trained-s0", "trained model")
     recorder.add_link("trained-s0", "trained model")

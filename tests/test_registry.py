@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Annotated
 
@@ -81,6 +82,55 @@ def test_refuses(data):
 def test_summary_and_order():
     assert parts["wheel"].summary == "A wheel."
     assert parts.names() == ["wheel"]
+
+
+GOOD = """
+from utils.registry import Registry
+from tests.test_registry import make_registry
+registry = make_registry(__package__)
+
+@registry.register("good")
+def good(): ...
+"""
+BROKEN = {
+    "syntax": ("def (:", "syntax.py:1: invalid syntax"),
+    "late": (
+        "from {package} import good\n@good.registry.register('late')\ndef late(): ...\n1 / 0",
+        "late.py:4: ZeroDivisionError: division by zero",
+    ),
+    "missing": ("import no_such_package", "missing.py:1: ModuleNotFoundError: No module named"),
+    "untyped": (
+        "from {package} import good\n@good.registry.register('untyped')\ndef untyped(*, n): ...",
+        "untyped.py:2: ValueError: the option `n` of `untyped` needs a type",
+    ),
+    "odd": (
+        "import threading\nfrom {package} import good\n@good.registry.register('odd')\n"
+        "def odd(*, n: type(threading.Lock()) = 3): ...",
+        "odd.py: `odd`: Unable to generate pydantic-core schema for",
+    ),
+}
+
+
+def make_registry(package: str) -> Registry:
+    return Registry("things", package)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_names_itself_and_leaves_the_others_be(tmp_path, monkeypatch, name):
+    source, reason = BROKEN[name]
+    package = f"package_of_{name}"
+    folder = tmp_path / package
+    folder.mkdir()
+    for file, text in {"__init__": "", "good": GOOD, name: source}.items():
+        (folder / f"{file}.py").write_text(text.replace("{package}", package))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = importlib.import_module(f"{package}.good").registry
+    adapter = TypeAdapter(Annotated[Node, registry])
+    assert registry.names() == ["good"]
+    assert adapter.validate_python({"name": "good"}).name == "good"
+    (broken,) = registry.broken
+    assert reason in broken.reason
+    assert "\n" not in broken.reason
 
 
 def test_a_name_registers_once():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from utils.reporting.labels import distinguish
 from utils.reporting.listing import shown_status
-from utils.reporting.statistics import seed_mean
 from utils.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
 
 
@@ -26,13 +23,25 @@ def test_latex_escapes() -> None:
     )
 
 
-def test_seed_mean() -> None:
-    values = [1.5, 2.0, 4.0, -3.25]
-    mean = seed_mean(values)
-    assert mean.mean == pytest.approx(statistics.mean(values), rel=1e-15)
-    assert mean.standard_error == pytest.approx(statistics.stdev(values) / 2, rel=1e-15)
-    assert seed_mean([2.0]) == (2.0, None, 1)
-    assert seed_mean([-math.inf, 1.0]).mean == -math.inf
+@pytest.mark.parametrize(
+    ("mean", "error", "digits", "text"),
+    [
+        (-87.1534, 0.0712, 2, "-87.15 ± 0.07"),
+        (-87.1534, 0.712, 2, "-87.15 ± 0.71"),
+        (-87.1534, 7.12, 2, "-87.2 ± 7.1"),
+        (-87.1534, 71.2, 2, "-87 ± 71"),
+        (-87.1534, 0.0712, 5, "-87.153 ± 0.071"),
+        (-87.1534, 0.0001, 2, "-87.15 ± 0.01"),  # never shown as zero
+        (-87.1534, 0.0, 2, "-87.15 ± 0.00"),  # unless it is
+        (-87.1534, None, 1, "-87.2"),
+        (-0.004, 0.04, 2, "0.00 ± 0.04"),  # not -0.00
+        (None, None, 1, "-"),
+    ],
+)
+def test_numbers_have_the_digits_that_their_error_allows(
+    mean: float | None, error: float | None, digits: int, text: str
+) -> None:
+    assert Number(mean, error, 3, digits).text() == text
 
 
 def test_configurations_alike_in_their_group_are_told_apart_by_what_differs() -> None:

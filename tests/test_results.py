@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.run_rows import a_record, folder_of
 from utils.results import schema
 from utils.results.database import database_url
-from utils.results.folder import REAL, RunFolder, results_root
+from utils.results.folder import CELLS, RunFolder, results_root
+from utils.results.methods import Method, settings_text
 from utils.results.recorder import Recorder
 from utils.results.records import Estimate, Metric
 
@@ -54,19 +55,20 @@ def test_status_stays_whole_when_writing_fails(
 
 @given(st.floats())
 def test_numbers_are_exact_in_csv(value: float) -> None:
-    assert repr(REAL.parse(REAL.format(value))) == repr(value)
+    assert repr(CELLS[float].parse(CELLS[float].format(value))) == repr(value)
 
 
 def test_csv_holds_columns_and_exact_numbers(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.metrics.append([Metric("train", 1, "test", "a,b", 0.1)])
-    folder.estimates.append([Estimate("estimation", "iwae-5", "test", 0, "log_px", -1.5, None)])
+    method = Method("importance", settings_text({"num_samples": 5}))
+    folder.estimates.append([Estimate("estimation", *method, "test", "log_px", 0, -1.5, None)])
     assert folder.metrics.path.read_text() == (
         'phase,step,split,name,value\ntrain,1,test,"a,b",0.1\n'
     )
     assert folder.estimates.path.read_text() == (
-        "phase,estimator,split,datum,name,value,standard_error\n"
-        "estimation,iwae-5,test,0,log_px,-1.5,\n"
+        "phase,estimator,settings,family,search,split,name,datum,value,standard_error\n"
+        'estimation,importance,"{""num_samples"":5}",,,test,log_px,0,-1.5,\n'
     )
     assert folder.metrics.read() == [Metric("train", 1, "test", "a,b", 0.1)]
     assert folder.estimates.read()[0].standard_error is None

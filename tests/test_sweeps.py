@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-import main
-from experiments import app
 from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,7 +171,7 @@ def test_only_vi_data_says_where_data_lies(tmp_path):
     assert set(sweep.log.read_text().split()) == {"/somewhere"}
 
 
-def test_a_summary_is_written_at_once(tmp_path, monkeypatch):
+def test_results_are_written_at_once(monkeypatch):
     """So runs side by side do not write into each other's."""
     writes = []
 
@@ -186,11 +183,7 @@ def test_a_summary_is_written_at_once(tmp_path, monkeypatch):
             writes.append(bytes(data))
             return len(data)
 
-    monkeypatch.setattr(app, "_identify", lambda options: (None, None))
-    monkeypatch.setattr(app, "execute", lambda *_: Namespace(id="abc"))
-    monkeypatch.setattr(app.listing, "summary", lambda *_: "a run\n  its numbers")
     terminal = io.TextIOWrapper(io.BufferedWriter(Terminal()), line_buffering=True)
     monkeypatch.setattr(sys, "stdout", terminal)
-    options = cli.parse(main.parser(), ["--results", str(tmp_path)])
-    assert app.run(options, ["main.py"]) == 0
+    cli.write_results("a run\n  its numbers\n")
     assert writes == [b"a run\n  its numbers\n"]

@@ -12,7 +12,8 @@ from annotated_types import MinLen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.config import Layer, load
+from utils.config import load
+from utils.layers import Layer
 from utils.registry import Node, Registry
 from utils.resolved import describe, identity, resolved
 from utils.sources import ASSIGNED, DEFAULT, ConfigError, Origin, parse
@@ -215,7 +216,7 @@ FIRST_KEYS = (
         ({"batch_size": {"a": 1}}, "`training.batch_size` must be an integer; got a mapping"),
         ({"batch_size": -1}, "`training.batch_size` must be greater than 0; got -1"),
         ({"limit": False}, "`training.limit` must be a number; got false"),
-        ({"clip": math.nan}, "`training.clip` must be greater than 0; got .nan"),
+        ({"clip": math.nan}, "`training.clip` must be a finite number; got .nan"),
         ({"shuffle": "yes"}, "`training.shuffle` must be true or false; got 'yes'"),
         ({"splits": "test"}, "`training.splits` must be a list; got 'test'"),
         ({"splits": ["a", 3]}, "`training.splits[1]` must be a string; got 3"),
@@ -248,7 +249,7 @@ def test_says_what_is_wrong(training: dict[str, Any], message: str):
 
 def test_an_empty_list_may_be_too_short():
     (message,) = refused({"training": {"rounds": []}})
-    assert message.startswith("`training.rounds`: List should have at least 1 item")
+    assert message == "`training.rounds` must be a list of at least 1; got []"
 
 
 @pytest.mark.parametrize(
@@ -402,7 +403,7 @@ def test_the_listing_shows_every_value_with_its_origin():
 quick = settings(deadline=None, max_examples=60)  # no deadline: machines are shared
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-keys = texts.filter(lambda key: "." not in key and key != "<<")
+keys = texts.filter(lambda key: "." not in key and key != "<<" and key.isprintable())
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 trees = st.recursive(
     scalars,

@@ -28,6 +28,7 @@ from models.posteriors.langevin import Langevin
 from models.vae import VAE
 from utils import checkpoint
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.records import MEMBERSHIP, Estimate, Link, Metric, RunRecord
 
 CPU = torch.device("cpu")
@@ -45,7 +46,8 @@ def make_run(results: Path, name: str, status: Any = "finished", **known: Any) -
 
 def add_log_px(folder: RunFolder, split: str, *values: float, phase: str = "estimate") -> None:
     folder.estimates.append(
-        Estimate(phase, "e", split, datum, "log_px", value) for datum, value in enumerate(values)
+        Estimate(phase, *Method("e"), split, "log_px", datum, value)
+        for datum, value in enumerate(values)
     )
 
 

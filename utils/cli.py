@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-inf|-nan")
 
@@ -65,18 +66,42 @@ def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespa
     """
     tokens = sys.argv[1:] if argv is None else list(argv)
     owners = _owners(parser)
+    given: set[int] = set()
     for token in tokens:
         if token == "--":
             break
         flag = token.split("=", 1)[0]
         if _is_option(token) and flag not in owners:
             parser.error(f"unknown option {flag}{did_you_mean(flag, owners)}")
+        if flag in owners and id(owners[flag].action) in given:
+            parser.error(f"{flag} is given twice; only one of them could count")
+        if flag in owners and owners[flag].keeps_one:
+            given.add(id(owners[flag].action))
     namespace, rest = parser.parse_known_args(tokens)
     for token in rest:
         owner = owners.get(token.split("=", 1)[0])
-        hint = "" if owner is None else f" here; it belongs to `{owner}`"
+        hint = "" if owner is None else f" here; it belongs to `{owner.program}`"
         parser.error(f"unexpected {token!r}{hint}")
     return namespace
+
+
+def write_results(text: str) -> None:
+    """Write to stdout at once. Raises OSError when it is full, not when its reader has gone.
+
+    Characters that it cannot show, such as ± in ASCII, are replaced: what was computed is not
+    lost over how it is shown.
+    """
+    if sys.stdout is None:  # closed by who began the process
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
+            raise
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -100,11 +125,23 @@ def _spellings(name: str) -> list[str]:
     return list(dict.fromkeys((f"-{name}", f"-{dashed}", f"--{scored}", f"--{dashed}")))
 
 
-def _owners(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Each option of the parser and its subcommands, with the program that takes it."""
-    owners: dict[str, str] = {}
+class _Owner(NamedTuple):
+    """The program that takes an option, and what it does with it."""
+
+    program: str
+    action: argparse.Action
+
+    @property
+    def keeps_one(self) -> bool:
+        """Whether a second value would replace the first."""
+        return isinstance(self.action, argparse._StoreAction)
+
+
+def _owners(parser: argparse.ArgumentParser) -> dict[str, _Owner]:
+    """Who takes each option of the parser and its subcommands."""
+    owners: dict[str, _Owner] = {}
     for action in parser._actions:
-        owners |= dict.fromkeys(action.option_strings, parser.prog)
+        owners |= dict.fromkeys(action.option_strings, _Owner(parser.prog, action))
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():
                 owners = _owners(child) | owners

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console as RichConsole
@@ -27,31 +26,43 @@ class Advance(Protocol):
         """``completed`` of the total is done; ``text`` is shown beside it."""
 
 
+class _Stderr(RichConsole):
+    """Rich's console, but that a reader that has gone ends the messages and not the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
 class Console:
     """Messages by verbosity: -1 quiet (errors and warnings), 0 normal, 1 verbose."""
 
     def __init__(self, verbosity: int = 0, plain_interval: float = 15.0) -> None:
-        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._rich = _Stderr(stderr=True, highlight=False, soft_wrap=True)
         self._verbosity = verbosity
         self._plain_interval = plain_interval
 
     def info(self, message: str) -> None:
         """Say something that most people want to know."""
         if self._verbosity >= 0:
-            self._rich.print(message, markup=False)
+            self._say(message)
 
     def detail(self, message: str) -> None:
         """Say something for -v."""
         if self._verbosity >= 1:
-            self._rich.print(message, markup=False, style="dim")
+            self._say(message, style="dim")
 
     def warn(self, message: str) -> None:
         """Say what went wrong without ending the run."""
-        self._rich.print(f"warning: {message}", markup=False, style="yellow")
+        self._say(f"warning: {message}", style="yellow")
 
     def error(self, message: str) -> None:
         """Say why the run ended."""
-        self._rich.print(message, markup=False, style="red")
+        self._say(message, style="red")
+
+    def _say(self, message: str, style: str | None = None) -> None:
+        with suppress(OSError):  # a full disk, say: what a run has computed is worth more
+            self._rich.print(message, markup=False, style=style)
 
     @contextmanager
     def progress(self, title: str, total: float, completed: float = 0) -> Iterator[Advance]:
@@ -82,18 +93,22 @@ class Console:
 
     def _plain(self, title: str, total: float, start: float) -> Advance:
         begin = last = time.monotonic()
+        first: tuple[float, float] | None = None  # when, and how far
 
         def advance(completed: float, text: str = "") -> None:
-            nonlocal last
+            nonlocal first, last
             now = time.monotonic()
+            if first is None and completed > start:  # before it lies what is done once: compiling
+                first = now, completed
             if now - last < self._plain_interval and completed < total:
                 return
             last = now
-            rate = (completed - start) / max(now - begin, 1e-9)
+            since, done = first or (now, completed)
+            rate = (completed - done) / max(now - since, 1e-9)
             eta = _duration((total - completed) / rate) if rate > 0 else "?"
             elapsed = _duration(now - begin)
             line = f"{title} {completed:g}/{total:g}  elapsed {elapsed}  ETA {eta}  {text}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            self._say(line.rstrip())
 
         return advance
 

@@ -17,16 +17,21 @@ built thing: ``decoder: Annotated[Callable[..., nn.Module], decoders]``.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import os
 import pkgutil
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, PydanticSchemaGenerationError
 from pydantic_core import core_schema
+
+from utils.startup import describe_failure
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -126,6 +131,7 @@ class Registry(Generic[T]):
         self._source = source
         self._entries: dict[str, Entry[T]] = {}
         self._imported = False
+        self._unusable: list[Broken] = []
 
     def register(self, name: str) -> Callable[[F], F]:
         """Decorator: make the factory available under ``name``.
@@ -158,19 +164,55 @@ class Registry(Generic[T]):
         """All names, sorted."""
         return [entry.name for entry in self]
 
+    @property
+    def broken(self) -> list[Broken]:
+        """What is left out: modules that cannot be imported, components that YAML cannot give."""
+        self._discover()
+        return _import_all(self._source) + self._unusable
+
     def _discover(self) -> None:
         if self._imported:
             return
         self._imported = True
-        module = importlib.import_module(self._source)
-        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            importlib.import_module(f"{self._source}.{info.name}")
+        left_out = {broken.module for broken in _import_all(self._source)}
+        whole = {n: e for n, e in self._entries.items() if e.factory.__module__ not in left_out}
+        self._entries = whole
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        choices = {entry.name: _node_schema(entry, handler) for entry in self}
+        choices = {}
+        for entry in self:
+            try:
+                choices[entry.name] = _node_schema(entry, handler)
+            except PydanticSchemaGenerationError as error:
+                place = os.path.relpath(inspect.getsourcefile(entry.factory) or "?")
+                reason = f"{place}: `{entry.name}`: {str(error).partition('. Set')[0]}"
+                self._unusable.append(Broken(entry.factory.__module__, reason))
+                self.unregister(entry.name)
         return core_schema.tagged_union_schema(choices, discriminator="name")
+
+
+class Broken(NamedTuple):
+    """A module, and where and why it or something in it is of no use, in one line."""
+
+    module: str
+    reason: str
+
+
+@functools.cache
+def _import_all(source: str) -> list[Broken]:
+    """Import a module or all of a package, once; a broken file does not take the others along."""
+    module = importlib.import_module(source)
+    broken = []
+    for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        name = f"{source}.{info.name}"
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            folder = Path(str(module.__file__)).parent
+            broken.append(Broken(name, describe_failure(error, folder)))
+    return broken
 
 
 def _entry(name: str, factory: Callable[..., T]) -> Entry[T]:
@@ -180,6 +222,8 @@ def _entry(name: str, factory: Callable[..., T]) -> Entry[T]:
     options: list[Option] = []
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            if parameter.name not in hints:
+                raise ValueError(f"the option `{parameter.name}` of `{name}` needs a type")
             options.append(Option(parameter.name, hints[parameter.name], parameter.default))
         elif parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             sizes.append(parameter.name)

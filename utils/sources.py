@@ -3,17 +3,21 @@
 The scalars are those of YAML 1.2's core schema, decimal only: ``1e-3`` is a number; ``on``,
 ``yes``, ``2024-01-01``, ``1:30``, ``0o17`` and ``1_000`` are strings; ``010`` is ten. A mapping's
 keys are strings, written once and without dots (a dotted key is what ``-set`` takes). Aliases
-(``*anchor``) work; merge keys (``<<``) are refused, for ``include`` does their work.
+(``*anchor``) work, and each counts as all that it repeats; merge keys (``<<``) are refused, for
+``include`` does their work. A text has at most ``MAX_SIZE`` bytes, ``MAX_VALUES`` values and
+``MAX_DEPTH`` levels: what is beyond is a mistake or an attack, and would take minutes.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
+
+T = TypeVar("T")
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a configuration: keys of mappings, indices of lists."""
@@ -26,11 +30,18 @@ class Origin(NamedTuple):
     line: int | None = None
 
     def __str__(self) -> str:
-        return self.source if self.line is None else f"{self.source}:{self.line}"
+        source = self.source if self.source.isprintable() else ascii(self.source)[1:-1]
+        return source if self.line is None else f"{source}:{self.line}"
 
 
 DEFAULT = Origin("default")
 ASSIGNED = Origin("-set")
+
+
+MAX_SIZE = 1_000_000  # bytes of a file, characters of a value of -set
+MAX_VALUES = 10_000
+MAX_DEPTH = 100
+MAX_KEY = 100  # characters
 
 
 class Problem(NamedTuple):
@@ -49,6 +60,20 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"config error ({len(lines)}):", *lines]))
 
 
+def wrong(origin: Origin, message: str) -> ConfigError:
+    """The error of a single problem."""
+    return ConfigError([Problem(origin, message)])
+
+
+def collect(read: Callable[[], T], problems: list[Problem]) -> T | None:
+    """What ``read`` returns; or None, with its problems added to ``problems``."""
+    try:
+        return read()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
 class Parsed(NamedTuple):
     """Plain data (dicts, lists, scalars) and the origin of every value in it, by its path."""
 
@@ -62,22 +87,34 @@ def show_path(path: KeyPath) -> str:
     return f"`{text.removeprefix('.')}`" if path else "the top level"
 
 
+def read_path(text: str) -> KeyPath:
+    """The path that is written so, without backquotes."""
+    words = re.finditer(r"\[(\d+)\]|([^.\[\]]+)", text)
+    return tuple(int(word[1]) if word[1] else word[2] for word in words)
+
+
 def parse(text: str, source: Origin) -> Parsed | None:
     """Parse one YAML document; None when it holds nothing.
 
     A ``source`` with a line number counts lines from there (give a file's first line); one
     without stands for every value as it is.
 
-    Raises ConfigError: syntax, duplicate or odd keys, tags and numbers that mean nothing here.
+    Raises ConfigError: syntax, duplicate or odd keys, tags and numbers that mean nothing here,
+    more than the limits of this module.
     """
+    if len(text) > MAX_SIZE:
+        raise wrong(source, f"more than {MAX_SIZE:,} characters; {_TOO_MUCH}")
     try:
         node = yaml.compose(text, Loader=_Loader)
+    except _LimitError as error:
+        raise wrong(_origin(source, error.line), str(error)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _error(source, mark.line if mark else 0, _syntax(error)) from None
+        raise wrong(_origin(source, mark.line if mark else 0), _syntax(error)) from None
     except yaml.reader.ReaderError as error:
         message = f"the character {chr(error.character)!a} is not allowed in YAML"
-        raise _error(source, text.count("\n", 0, error.position), message) from None
+        line = text.count("\n", 0, error.position)
+        raise wrong(_origin(source, line), message) from None
     if node is None:
         return None
     builder = _Builder(source)
@@ -102,6 +139,37 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own declaration)
+
+    _depth = _count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """PyYAML's, which calls itself for what is inside, within the limits."""
+        if excess := _excess(self._depth, self._count // 2):  # half may be keys
+            raise _LimitError(excess, self.peek_event().start_mark.line)
+        self._depth, self._count = self._depth + 1, self._count + 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _LimitError(Exception):
+    """A text of more levels or values than a configuration has."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+_TOO_MUCH = "no configuration needs as many"
+
+
+def _excess(depth: int, count: int) -> str | None:
+    """What is too much of a value ``depth`` levels down, after ``count`` others; or nothing."""
+    if depth > MAX_DEPTH:
+        return f"more than {MAX_DEPTH} levels of nesting; {_TOO_MUCH}"
+    if count > MAX_VALUES:
+        return f"more than {MAX_VALUES:,} values, aliases counted; {_TOO_MUCH}"
+    return None
 
 
 _PREFIX = "tag:yaml.org,2002:"
@@ -141,8 +209,11 @@ class _Builder:
     def build(self, node: yaml.Node, path: KeyPath, place: yaml.Node) -> Any:
         """The value of ``node``, whose origin is the line of ``place`` (its key, if it has one).
 
-        An alias is the anchor's node once more, so a node inside itself is an endless value.
+        An alias is the anchor's node once more, so a node inside itself is an endless value, and
+        a few lines of aliases to aliases may stand for millions of values.
         """
+        if excess := _excess(len(self._open), len(self.origins)):
+            raise wrong(self.origins.get(path[:1], self.source), excess)  # an alias has no line
         self.origins[path] = _origin(self.source, place.start_mark.line)
         if any(node is outer for outer in self._open):
             self._complain(place, f"{show_path(path)} contains itself (an alias to its parent)")
@@ -165,7 +236,7 @@ class _Builder:
             node.value.encode()  # an escape such as "\ud800" is half a character
             return _SCALARS[node.tag](node.value)
         except KeyError:  # an unknown tag, or !!bool with another word
-            message = f"{node.value!a} with the tag {_short(node.tag)} means nothing here"
+            message = f"{node.value[:40]!a} with the tag {_short(node.tag)} means nothing here"
         except ValueError as error:
             message = f"{node.value[:40]!a} cannot be read ({error})"
         self._complain(node, f"{show_path(path)}: {message}")
@@ -197,9 +268,11 @@ def _odd_key(node: yaml.Node) -> str | None:
     if not isinstance(node, yaml.ScalarNode):
         return "a key must be a string; got a list or a mapping"
     if node.tag != _PREFIX + "str":
-        return f"a key must be a string; got {node.value or 'null'}. Put it in quotes"
+        return f"a key must be a string; got {node.value[:40] or 'null'}. Put it in quotes"
+    if len(node.value) > MAX_KEY or not node.value.isprintable():
+        return f"a key has at most {MAX_KEY} printable characters; got {node.value[:40]!a}..."
     if node.value == "<<":
-        return "merge keys (`<<`) are not supported; use `include`"
+        return "merge keys (`<<`) are not supported; put what is shared in a file and `include` it"
     if "." in node.value:
         first, rest = node.value.split(".", 1)
         return f"the key `{node.value}` holds a dot; nest it: `{first}: {{{rest}: ...}}`"
@@ -208,10 +281,6 @@ def _odd_key(node: yaml.Node) -> str | None:
 
 def _origin(source: Origin, line: int) -> Origin:
     return source if source.line is None else source._replace(line=source.line + line)
-
-
-def _error(source: Origin, line: int, message: str) -> ConfigError:
-    return ConfigError([Problem(_origin(source, line), message)])
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:

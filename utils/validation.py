@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from utils.cli import nearest
-from utils.config import Layer
+from utils.layers import Layer, value_at
 from utils.registry import Entry, Registry
-from utils.sources import DEFAULT, ConfigError, KeyPath, Origin, Problem, flow, show_path
+from utils.sources import ConfigError, KeyPath, Problem, flow, show_path
 
 T = TypeVar("T")
 
@@ -34,11 +34,47 @@ def validate(schema: type[T], merged: Layer) -> T:
     # on each call, for registries may have grown.
     alone = tuple[schema]  # type: ignore[valid-type]
     adapter = TypeAdapter(alone, config=ConfigDict(extra="forbid"))
+    problems = _odd_texts(merged)
     try:
         (instance,) = adapter.validate_json(json.dumps([merged.data]), strict=True)
     except ValidationError as error:
-        raise ConfigError(_problems(error.errors(), schema, merged)) from None
+        problems += _problems(error.errors(), schema, merged)
+    if problems:
+        raise ConfigError(_in_order(problems, merged))
     return instance
+
+
+MAX_TEXT = 1000
+MAX_PROBLEMS = 50
+
+
+def _odd_texts(merged: Layer) -> list[Problem]:
+    """Strings that no option takes: not printable, endless, or to be filled in by a shell."""
+    problems = []
+    for path in merged.origins:
+        text = value_at(merged.data, path)
+        if not isinstance(text, str):
+            continue
+        if len(text) > MAX_TEXT or not text.isprintable():
+            reason = f"a text has at most {MAX_TEXT:,} printable characters; got {text[:40]!a}..."
+        elif "${" in text:
+            reason = (
+                f"environment variables such as {text[:40]!r} are not filled in; "
+                "give the value by -set, where the shell does it"
+            )
+        else:
+            continue
+        problems.append(Problem(merged.origin(path), f"{show_path(path)}: {reason}"))
+    return problems
+
+
+def _in_order(problems: Sequence[Problem], merged: Layer) -> list[Problem]:
+    """The problems by source and line; of very many, the first."""
+    order = {source: rank for rank, source in enumerate(merged.sources)}
+    ordered = sorted(problems, key=lambda p: (order.get(p.origin.source, 0), p.origin.line or 0))
+    if left_out := ordered[MAX_PROBLEMS:]:
+        ordered[MAX_PROBLEMS:] = [Problem(left_out[0].origin, f"{len(left_out)} more problems")]
+    return ordered
 
 
 class _Fault(NamedTuple):
@@ -68,13 +104,11 @@ def _problems(errors: Iterable[Any], schema: type, merged: Layer) -> list[Proble
         # Of several alternatives the one whose inside is at fault is the one that was meant.
         if fault.message or not any(_is_inside(other.path, fault.path) for other in faults):
             groups.setdefault(fault.path, []).append(fault)
-    problems = [
-        Problem(_origin(path, merged), message)
+    return [
+        Problem(merged.origin(path), message)
         for path, group in groups.items()
         for message in _messages(group)
     ]
-    order = {source: rank for rank, source in enumerate(merged.sources)}
-    return sorted(problems, key=lambda p: (order.get(p.origin.source, 0), p.origin.line or 0))
 
 
 def _messages(group: Sequence[_Fault]) -> list[str]:
@@ -87,13 +121,6 @@ def _messages(group: Sequence[_Fault]) -> list[str]:
         path, got = show_path(group[0].path), _show_value(wanting[0].value)
         messages.append(f"{path} must be {wanted}; got {got}{hints}")
     return messages
-
-
-def _origin(path: KeyPath, merged: Layer) -> Origin:
-    """Where the value at ``path`` was written or, if it was not, the mapping around it."""
-    while path and path not in merged.origins:
-        path = path[:-1]
-    return merged.origins.get(path, DEFAULT)
 
 
 def _is_inside(inner: KeyPath, outer: KeyPath) -> bool:
@@ -112,11 +139,17 @@ _WANTED = {
     "dict_type": "a mapping",
     "dataclass_type": "a mapping",
     "none_required": "null",
+    "finite_number": "a finite number",
 }
+
+
+_KEY_AT_FAULT = "[key]"  # pydantic's word after a mapping's key that is itself at fault
 
 
 def _fault(error: Mapping[str, Any], location: Sequence[Any], schema: type) -> _Fault:
     kind, value = error["type"], error["input"]
+    if location[-1] == _KEY_AT_FAULT:
+        location = location[:-1]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown_key(_follow(schema, location[:-1]), location[-1])
     path, alternatives = _follow(schema, location)
@@ -136,6 +169,9 @@ def _fault(error: Mapping[str, Any], location: Sequence[Any], schema: type) -> _
         return _choice(path, choices, value)
     if kind == "dict_type" and names:
         return _not_a_component(path, names, value)
+    if kind == "too_short":
+        least = error["ctx"]["min_length"]
+        return _Fault(path, wanted=f"a list of at least {least}", value=value)
     wanted = _WANTED.get(kind) or error["msg"].removeprefix("Input should be ")
     if kind not in _WANTED and wanted == error["msg"]:
         return _Fault(path, f"{show_path(path)}: {error['msg'].removeprefix('Value error, ')}")

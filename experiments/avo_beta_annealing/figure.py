@@ -47,8 +47,7 @@ def main() -> None:
         files = [data[0], f"{ADDITIONAL}/{method}.yaml", *data[1:]]
         warmup = f"loss.warmup.epochs={length}" if length else "loss.warmup=null"
         run = trained(BASE, files, [warmup, f"seed={seed}", *options.assignments], console)
-        (label,) = (e.label for e in run.built.estimators)
-        return Bounds(run.numbers[f"{label}/elbo"], run.numbers[f"{label}/log_px"])
+        return Bounds(run.mean("importance", "elbo"), run.mean("importance", "log_px"))
 
     results: Results = {
         method: {

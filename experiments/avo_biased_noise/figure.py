@@ -97,8 +97,8 @@ def _table(
         scales = [_scale(model_of(run)) for run in runs[method]]
         share = over_seeds([100 * scale / best_scale for scale in scales], 0)
         bounds = [
-            over_seeds([run.numbers[number] for run in runs[method]], 4)
-            for number in ("exact/log_px", "IWAE-1000/elbo")
+            over_seeds([run.mean(*number) for run in runs[method]], 4)
+            for number in (("exact", "log_px"), ("importance", "elbo"))
         ]
         rows.append([Text(name), over_seeds(scales), share, *bounds])
     return Table([Heading("method"), *(Heading(column, True) for column in columns)], rows)

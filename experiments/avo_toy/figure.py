@@ -75,8 +75,7 @@ def measure(run: Trained, energy: EnergyName) -> Result:
     found = histogram(z.double(), torch.full((len(z),), 1 / len(z), dtype=torch.float64))
     coverage = exact[found >= 0.1 * exact].sum().item()
     log_z = log_normaliser(energy)
-    (label,) = (e.label for e in run.built.estimators if e.label.startswith("IWAE"))
-    elbo, iwae = run.numbers[f"{label}/elbo"], run.numbers[f"{label}/log_px"]
+    elbo, iwae = run.mean("importance", "elbo"), run.mean("importance", "log_px")
     return Result(log_z - elbo, log_z - iwae, coverage, mode_weights(z), z)
 
 
@@ -135,8 +134,7 @@ def _runs(
 
 
 def _annealed_gap(run: Trained, energy: EnergyName) -> float:
-    (label,) = (e.label for e in run.built.estimators if e.label.startswith("AIS"))
-    return log_normaliser(energy) - run.numbers[f"{label}/log_px"]
+    return log_normaliser(energy) - run.mean("ais", "log_px")
 
 
 def _typical(results: Sequence[Result]) -> Result:

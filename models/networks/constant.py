@@ -16,6 +16,7 @@ class Constant(Encoder):
     """
 
     num_features = 1
+    sees_x = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Zeros (B, 1)."""

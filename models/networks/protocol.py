@@ -6,6 +6,7 @@ Neither holds BatchNorm or Dropout: a log-density depends on its own datum only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ class Encoder(nn.Module, ABC):
     """
 
     num_features: int
+    sees_x: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.paths import Target
 from models.posteriors.protocol import Move, State, Transition, posteriors, transitions
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, FiniteFloat, NonNegativeInt, PositiveInt
 
 SomeWidths = Annotated[Sequence[PositiveInt], MinLen(1)]
 
@@ -96,7 +96,7 @@ class InverseAutoregressive(Transition):
         *,
         hidden: SomeWidths = (320, 320),
         activation: Activation = "elu",
-        forget_bias: float = 2.0,
+        forget_bias: FiniteFloat = 2.0,
         shared_size: NonNegativeInt = 0,
         reverse: bool = False,
     ) -> None:
@@ -117,13 +117,15 @@ class InverseAutoregressive(Transition):
 def iaf(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 4,
+    num_layers: Depth = 4,
     hidden: SomeWidths = (320, 320),
     activation: Activation = "elu",
-    forget_bias: float = 2.0,
-    shared_size: NonNegativeInt | None = None,
+    forget_bias: FiniteFloat = 1.0,
+    shared_size: NonNegativeInt | None = 320,
 ) -> Chain:
     """Inverse autoregressive flow with context (Kingma et al. 2016, 1606.04934).
+
+    By default sized like the baseline of van den Berg et al. 2018 (arXiv 1803.05649).
 
     Args:
         latent_dim: D.

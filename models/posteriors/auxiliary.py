@@ -23,7 +23,7 @@ from models.posteriors.protocol import (
     posteriors,
     transitions,
 )
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, NonNegativeInt, PositiveInt
 
 
 @conditionals.register("gaussian")
@@ -140,7 +140,7 @@ class PartnerCoupling(Transition):
 def aux_real_nvp(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 2,
+    num_layers: Depth = 2,
     hidden: Widths = (200,),
     partner_hidden: Widths = (200, 200),
     activation: Activation = "elu",

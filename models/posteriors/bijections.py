@@ -22,7 +22,7 @@ from models.posteriors.protocol import (
     posteriors,
     transitions,
 )
-from utils.types import PositiveInt
+from utils.types import Depth
 
 UNIT = math.log(math.e - 1)
 """softplus(UNIT) = 1."""
@@ -50,7 +50,7 @@ class Planar(Transition):
     The initial context is the identity: w a unit vector and û = 0.
     """
 
-    def __init__(self, latent_dim: int, *, num_layers: PositiveInt = 1) -> None:
+    def __init__(self, latent_dim: int, *, num_layers: Depth = 1) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.num_layers = num_layers
@@ -94,7 +94,7 @@ class Radial(Transition):
     the identity, a = s = 1, about a unit vector.
     """
 
-    def __init__(self, latent_dim: int, *, num_layers: PositiveInt = 1) -> None:
+    def __init__(self, latent_dim: int, *, num_layers: Depth = 1) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.num_layers = num_layers
@@ -127,12 +127,12 @@ class Radial(Transition):
 
 
 @posteriors.register("planar")
-def planar(latent_dim: int, *, num_layers: PositiveInt = 10) -> Chain:
+def planar(latent_dim: int, *, num_layers: Depth = 10) -> Chain:
     """Planar flow (Rezende and Mohamed 2015)."""
     return Chain(DiagonalGaussian(latent_dim), [Planar(latent_dim, num_layers=num_layers)])
 
 
 @posteriors.register("radial")
-def radial(latent_dim: int, *, num_layers: PositiveInt = 10) -> Chain:
+def radial(latent_dim: int, *, num_layers: Depth = 10) -> Chain:
     """Radial flow (Rezende and Mohamed 2015)."""
     return Chain(DiagonalGaussian(latent_dim), [Radial(latent_dim, num_layers=num_layers)])

@@ -16,7 +16,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.paths import Target
 from models.posteriors.protocol import Move, State, Transition, posteriors, transitions
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, NonNegativeInt
 
 # σ(2) = 0.88: close to the identity, and not yet so flat that the scale could not learn
 # (Kingma and Dhariwal 2018, arXiv 1807.03039, use the same).
@@ -139,13 +139,16 @@ def coupling(
 def real_nvp(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 4,
-    hidden: Widths = (200,),
-    activation: Activation = "elu",
-    scale: Scale = "exponential",
+    num_layers: Depth = 4,
+    hidden: Widths = (50,),
+    activation: Activation = "tanh",
+    scale: Scale = "sigmoid",
     shared_size: NonNegativeInt = 0,
 ) -> Chain:
     """RealNVP: affine couplings that move the halves in turn (Dinh et al. 2017, 1605.08803).
+
+    By default sized like the flow without an auxiliary variable of Cremer et al. 2018 (arXiv
+    1801.03558).
 
     Args:
         latent_dim: D.

@@ -27,7 +27,7 @@ from models.posteriors.protocol import (
 )
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
 from utils import mcmc
-from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
+from utils.types import Depth, NonNegativeInt, NumSteps, PositiveFloat
 
 TemperingName = Literal["none", "fixed_scale", "fixed_temperature", "free"]
 StepSizePer = Literal["chain", "step"]
@@ -101,7 +101,7 @@ class Dynamics(Composite, Transition, ABC):
         self,
         latent_dim: int,
         *,
-        num_steps: NonNegativeInt = 5,
+        num_steps: NumSteps = 5,
         step_size: Annotated[StepSizes, step_sizes] | None = None,
         step_size_per: StepSizePer = "chain",
         tempering: TemperingName = "none",
@@ -176,7 +176,7 @@ def hamiltonian(
     latent_dim: int,
     *,
     base: Annotated[Density, bases] | None = None,
-    num_steps: NonNegativeInt = 5,
+    num_steps: NumSteps = 5,
     step_size: Annotated[StepSizes, step_sizes] | None = None,
     step_size_per: StepSizePer = "chain",
     tempering: TemperingName = "free",
@@ -212,8 +212,8 @@ def hamiltonian(
 def hamiltonian_vi(
     latent_dim: int,
     *,
-    num_iterations: PositiveInt = 1,
-    num_steps: PositiveInt = 5,
+    num_iterations: Depth = 1,
+    num_steps: Depth = 5,
     step_size: Annotated[StepSizes, step_sizes] | None = None,
     hidden: Widths = (200,),
     activation: Activation = "elu",

@@ -18,7 +18,7 @@ from models.posteriors.protocol import (
     posteriors,
     transitions,
 )
-from utils.types import PositiveInt
+from utils.types import Depth
 
 SHORTEST = 1e-12
 
@@ -73,7 +73,7 @@ class Householder(Transition):
     the sign of one coordinate, which leaves N(0, I) alone.
     """
 
-    def __init__(self, latent_dim: int, *, num_reflections: PositiveInt = 1) -> None:
+    def __init__(self, latent_dim: int, *, num_reflections: Depth = 1) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.num_reflections = num_reflections
@@ -100,7 +100,7 @@ class Householder(Transition):
 
 
 @posteriors.register("householder")
-def householder(latent_dim: int, *, num_reflections: PositiveInt = 10) -> Chain:
+def householder(latent_dim: int, *, num_reflections: Depth = 10) -> Chain:
     """Householder flow, a full-covariance Gaussian (Tomczak and Welling 2016)."""
     flow = Householder(latent_dim, num_reflections=num_reflections)
     return Chain(DiagonalGaussian(latent_dim), [flow])

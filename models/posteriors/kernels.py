@@ -24,7 +24,7 @@ from models.posteriors.protocol import (
     posteriors,
     transitions,
 )
-from utils.types import NonNegativeInt, PositiveInt
+from utils.types import Depth, NonNegativeInt, PositiveInt
 
 # A kernel that were ever more certain would give its reverse ever steeper densities.
 LEAST_NOISE = 1e-3
@@ -130,7 +130,7 @@ class Exchange(Transition):
 def hvi(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 5,
+    num_layers: Depth = 5,
     hidden: Widths = (40,),
     activation: Activation = "leaky_relu",
     shared_size: NonNegativeInt | None = None,

@@ -22,7 +22,7 @@ from models.posteriors.protocol import (
 )
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
 from utils import mcmc
-from utils.types import Fraction, NonNegativeInt, PositiveInt
+from utils.types import Depth, Fraction, NonNegativeInt
 
 
 class Proposal(NamedTuple):
@@ -247,7 +247,7 @@ class MetropolisHamiltonian(Sized):
         self,
         latent_dim: int,
         *,
-        num_leapfrog: PositiveInt = 3,
+        num_leapfrog: Depth = 3,
         step_size: Annotated[StepSizes, step_sizes] | None = None,
     ) -> None:
         super().__init__(latent_dim, step_size=step_size)

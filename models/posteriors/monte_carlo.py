@@ -18,7 +18,7 @@ from models.posteriors.langevin import (
 from models.posteriors.protocol import Density, Transition, bases, posteriors
 from models.posteriors.schedules import Linear, Schedule, beta_schedules
 from models.posteriors.step_sizes import BySpread, StepSizes, step_sizes
-from utils.types import Fraction, NonNegativeInt, PositiveInt
+from utils.types import Depth, Fraction, NonNegativeInt, NumSteps
 
 Schedules = Callable[..., Schedule]
 
@@ -45,7 +45,7 @@ def langevin(
     latent_dim: int,
     *,
     base: Annotated[Density, bases] | None = None,
-    num_steps: NonNegativeInt = 5,
+    num_steps: NumSteps = 5,
     schedule: Annotated[Schedules, beta_schedules] | None = None,
     step_size: Annotated[StepSizes, step_sizes] | None = None,
     reverse_hidden: Widths | None = None,
@@ -86,11 +86,11 @@ def annealed_mala(
     latent_dim: int,
     *,
     base: Annotated[Density, bases] | None = None,
-    num_steps: NonNegativeInt = 3,
+    num_steps: NumSteps = 3,
     schedule: Annotated[Schedules, beta_schedules] | None = None,
     step_size: Annotated[StepSizes, step_sizes] | None = None,
     rule: Rule = "metropolis",
-    num_leapfrog: PositiveInt | None = None,
+    num_leapfrog: Depth | None = None,
 ) -> Chain:
     """A-MCVAE: annealed importance sampling with Langevin moves, trained (Thin et al. 2021).
 

@@ -16,7 +16,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.coupling import ConditionalBijection, Coupling, Mapped, halves
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.protocol import posteriors, transitions
-from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
+from utils.types import Depth, NonNegativeInt, PositiveFloat
 
 # Least width and height of a bin, as fractions of the interval, and least slope (the paper's).
 MINIMUM = 1e-3
@@ -145,7 +145,7 @@ def spline_coupling(
 def spline(
     latent_dim: int,
     *,
-    num_layers: PositiveInt = 4,
+    num_layers: Depth = 4,
     num_bins: NumBins = 8,
     bound: PositiveFloat = 5.0,
     hidden: Widths = (200,),

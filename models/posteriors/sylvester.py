@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 
 from models.posteriors.bijections import axes
@@ -19,7 +21,10 @@ from models.posteriors.protocol import (
     posteriors,
     transitions,
 )
-from utils.types import PositiveInt
+from utils.types import Depth, PositiveInt
+
+NumReflections = Annotated[int, Gt(0), Le(100)]
+"""H of them are H steps a layer, one after the other; D reach every rotation of D latents."""
 
 
 class Columns(ABC):
@@ -174,7 +179,7 @@ class Sylvester(Transition):
 
 @transitions.register("sylvester_orthogonal")
 def orthogonal_layers(
-    latent_dim: int, *, num_layers: PositiveInt = 1, num_ortho: PositiveInt = 1
+    latent_dim: int, *, num_layers: Depth = 1, num_ortho: PositiveInt = 1
 ) -> Sylvester:
     """Sylvester flow whose Q is an orthogonalised matrix (D x num_ortho)."""
     return Sylvester(latent_dim, Orthogonalised(latent_dim, num_ortho), num_layers)
@@ -182,21 +187,21 @@ def orthogonal_layers(
 
 @transitions.register("sylvester_householder")
 def householder_layers(
-    latent_dim: int, *, num_layers: PositiveInt = 1, num_householder: PositiveInt = 1
+    latent_dim: int, *, num_layers: Depth = 1, num_householder: NumReflections = 1
 ) -> Sylvester:
     """Sylvester flow whose Q (D x D) is a product of Householder reflections."""
     return Sylvester(latent_dim, Reflections(latent_dim, num_householder), num_layers)
 
 
 @transitions.register("sylvester_triangular")
-def triangular_layers(latent_dim: int, *, num_layers: PositiveInt = 1) -> Sylvester:
+def triangular_layers(latent_dim: int, *, num_layers: Depth = 1) -> Sylvester:
     """Sylvester flow whose Q (D x D) is the identity and the reversed order in turn."""
     return Sylvester(latent_dim, Alternating(latent_dim), num_layers)
 
 
 @posteriors.register("sylvester_orthogonal")
 def sylvester_orthogonal(
-    latent_dim: int, *, num_layers: PositiveInt = 4, num_ortho: PositiveInt | None = None
+    latent_dim: int, *, num_layers: Depth = 4, num_ortho: PositiveInt | None = None
 ) -> Chain:
     """Orthogonal Sylvester flow, O-SNF (van den Berg et al. 2018).
 
@@ -214,7 +219,7 @@ def sylvester_orthogonal(
 
 @posteriors.register("sylvester_householder")
 def sylvester_householder(
-    latent_dim: int, *, num_layers: PositiveInt = 4, num_householder: PositiveInt = 8
+    latent_dim: int, *, num_layers: Depth = 4, num_householder: NumReflections = 8
 ) -> Chain:
     """Householder Sylvester flow, H-SNF (van den Berg et al. 2018)."""
     flow = householder_layers(latent_dim, num_layers=num_layers, num_householder=num_householder)
@@ -222,7 +227,7 @@ def sylvester_householder(
 
 
 @posteriors.register("sylvester_triangular")
-def sylvester_triangular(latent_dim: int, *, num_layers: PositiveInt = 4) -> Chain:
+def sylvester_triangular(latent_dim: int, *, num_layers: Depth = 4) -> Chain:
     """Triangular Sylvester flow, T-SNF (van den Berg et al. 2018)."""
     return Chain(
         DiagonalGaussian(latent_dim), [triangular_layers(latent_dim, num_layers=num_layers)]

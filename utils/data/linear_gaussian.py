@@ -9,7 +9,7 @@ from torch import Tensor
 
 from utils.data.base import datasets
 from utils.data.synthetic import Synthetic, make_generator, randn
-from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
+from utils.types import Dimension, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class GroundTruth(NamedTuple):
@@ -43,8 +43,8 @@ class LinearGaussian(Synthetic):
     def __init__(
         self,
         *,
-        dim: PositiveInt = 8,
-        latent_dim: PositiveInt = 2,
+        dim: Dimension = 8,
+        latent_dim: Dimension = 2,
         noise_scale: PositiveFloat = 0.5,
         num_train: PositiveInt = 1000,
         num_validation: NonNegativeInt = 200,
@@ -58,10 +58,10 @@ class LinearGaussian(Synthetic):
         for option, value in {"num_validation": num_validation, "num_test": num_test}.items():
             if value < 0:
                 raise ValueError(f"`{option}` must be at least 0; got {value}")
+        sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+        super().__init__(sizes, max(dim, latent_dim), data_seed)
         self.truth = ground_truth(dim, latent_dim, data_seed)
         self.noise_scale = noise_scale
-        sizes = {"train": num_train, "validation": num_validation, "test": num_test}
-        super().__init__(sizes, data_seed)
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw x (N, dim)."""

@@ -12,15 +12,20 @@ from torch import Tensor
 from utils.data.base import Data, Dataset
 from utils.seeding import derive
 
+MAX_NUMBERS = 10**9
+"""Of a data set that is drawn in memory."""
+
 
 class Synthetic(Dataset):
     """Splits of given sizes, each fixed by ``data_seed`` on its own.
 
     So more training data leaves the test data as it is. Unlike images, x is not confined to
-    [0, 1].
+    [0, 1]. Raises ValueError for more than ``MAX_NUMBERS``.
     """
 
-    def __init__(self, sizes: Mapping[str, int], data_seed: int) -> None:
+    def __init__(self, sizes: Mapping[str, int], dim: int, data_seed: int) -> None:
+        if (count := dim * sum(sizes.values())) > MAX_NUMBERS:
+            raise ValueError(f"{count:,} numbers are more than {MAX_NUMBERS:,}; take fewer data")
         self._sizes, self._data_seed = sizes, data_seed
 
     @abstractmethod

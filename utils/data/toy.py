@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
 import torch
+from annotated_types import Le
 from torch import Tensor
 
 from utils.data.base import Data, Dataset, datasets
 from utils.data.synthetic import Synthetic, randn
-from utils.types import NonNegativeInt, PositiveFloat, PositiveInt
+from utils.types import Dimension, NonNegativeInt, PositiveFloat, PositiveInt
+
+NumImages = Annotated[PositiveInt, Le(10**8)]  # their order is a permutation in memory
 
 
 @datasets.register("nothing")
@@ -22,7 +26,7 @@ class Nothing(Dataset):
 
     name = "nothing"
 
-    def __init__(self, *, num_train: PositiveInt = 12_800, num_test: NonNegativeInt = 10) -> None:
+    def __init__(self, *, num_train: NumImages = 12_800, num_test: NonNegativeInt = 10) -> None:
         self._sizes = {"train": num_train, "test": num_test}
 
     def load(self) -> Data:
@@ -44,13 +48,13 @@ class AbsoluteValue(Synthetic):
     def __init__(
         self,
         *,
-        dim: PositiveInt = 1,
+        dim: Dimension = 1,
         noise_scale: PositiveFloat = 0.5,
         num_train: PositiveInt = 10_000,
         num_test: NonNegativeInt = 1000,
         data_seed: int = 0,
     ) -> None:
-        super().__init__({"train": num_train, "test": num_test}, data_seed)
+        super().__init__({"train": num_train, "test": num_test}, dim, data_seed)
         self._dim, self._noise_scale = dim, noise_scale
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from utils.reporting import ReportError
 from utils.reporting.labels import seedless
-from utils.reporting.queries import load_estimates, load_runs
+from utils.reporting.log_px import NAMES as LOG_PX_NAMES
+from utils.reporting.queries import ESTIMATE, LOCAL, load_estimates, load_runs
+from utils.reporting.reliability import ABOUT
 from utils.results.database import ResultsDatabase
 
-LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
-NAMES = ("elbo", "log_px", "width", "converged")  # what the table is made of
+OF_LOG_PX = (*LOG_PX_NAMES, *ABOUT)  # what goes with an estimate of log p(x)
+NAMES = ("elbo", "width", "converged", *OF_LOG_PX)  # what the table is made of
 SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
 PARTS = {"model", "encoder", "posterior"}
 NAMED = 8  # runs of which a message tells the ids
@@ -46,7 +49,7 @@ def over_training(runs: pd.DataFrame) -> pd.DataFrame:
 def load(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
     """What the gaps of ``runs`` are made of: their estimates, and those lent to them.
 
-    Columns: run, phase, estimator, split, name, datum, value.
+    Columns: those of ``load_estimates``.
     """
     everything = load_runs(database)
     lenders = find_lenders(runs, everything)
@@ -77,19 +80,32 @@ def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]
     """The estimates of ``runs``, with those of their lenders by names that they lack on a split.
 
     Args:
-        estimates: run, phase, estimator, split, name, datum, value; of ``runs`` and of lenders.
+        estimates: out of ``load_estimates``; of ``runs`` and of lenders.
         runs: whose rows are wanted.
         lenders: the lender's id by the borrower's.
     """
     own = estimates[estimates["run"].isin(runs["id"])]
     amortised = estimates[estimates["phase"] == ESTIMATE]
-    key = ["run", "split", "name"]
+    # What goes with an estimate of log p(x) is lent with it or not at all.
+    subject = amortised["name"].mask(amortised["name"].isin(OF_LOG_PX), "log_px")
+    amortised = amortised.assign(subject=subject)
+    key = ["run", "split", "subject"]
     known = pd.MultiIndex.from_frame(amortised[key])
     lent = [own]
     for borrower, lender in lenders.items():
         rows = amortised[amortised["run"] == lender].assign(run=borrower)
-        lent.append(rows[~pd.MultiIndex.from_frame(rows[key]).isin(known)])
+        lent.append(rows[~pd.MultiIndex.from_frame(rows[key]).isin(known)].drop(columns="subject"))
     return pd.concat(lent, ignore_index=True)
+
+
+def own_family(config: Mapping[str, Any]) -> str | None:
+    """Label of the run's own family among those it optimises locally; None: it is not there."""
+    posterior, options = config["posterior"], config.get(LOCAL) or {}
+    if "own" in options:
+        return options["own"] or None
+    # Runs of before the label was noted: the family with the same options.
+    families = options.get("families") or {posterior["name"]: posterior}
+    return next((label for label, node in families.items() if node == posterior), None)
 
 
 def without_bound(estimates: pd.DataFrame) -> list[str]:

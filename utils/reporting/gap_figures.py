@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 
 from utils.reporting import ReportError
 from utils.reporting.curves import COLOURS, PANEL_HEIGHT, PANEL_WIDTH
-from utils.reporting.gaps import GAPS, Line
+from utils.reporting.gap_table import Line
+from utils.reporting.gaps import AMORTISATION, APPROXIMATION, GAPS, INFERENCE
 from utils.reporting.summary import SHOWN
 
-APPROXIMATION, AMORTISATION, INFERENCE = GAPS
 GAP_COLOURS = dict(zip(GAPS, COLOURS, strict=False))
 SPLIT_LINES = {"train": "-", "test": "--", "validation": ":"}
 # Inches: of the figure, of one bar and the space around it, of the axis beside long labels
 BAR_WIDTH, BAR_HEIGHT, AXIS_WIDTH = 8.0, 0.42, 4.0
 LABEL_LENGTH = 44  # characters, beside a bar and above a panel
 CHARACTER, TEXT_LINE = 0.075, 0.16  # inches, in the larger of the two fonts of labels
-SPREAD = "mean ± standard error, over seeds or, of a single run, over data points"
+SPREAD = "mean ± standard error: Monte-Carlo error and spread over data and seeds"
 
 
 def bar_figure(lines: Sequence[Line]) -> Figure:

@@ -10,9 +10,14 @@ from sqlalchemy import Select, select
 
 from utils.cli import did_you_mean
 from utils.reporting import ReportError
-from utils.results import schema, views
+from utils.reporting.statistics import Values
+from utils.results import schema
 from utils.results.database import ResultsDatabase
+from utils.results.methods import Method
 from utils.results.records import MEMBERSHIP
+
+LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
+"""The phases that estimate, and the split of data drawn from the model."""
 
 
 def load_runs(database: ResultsDatabase, experiments: Sequence[str] = ()) -> pd.DataFrame:
@@ -70,27 +75,27 @@ def load_metrics(
     return choose(metrics, "name", names)
 
 
-def load_summaries(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
-    """Estimates of ``runs``, averaged over data: the view ``run_estimates``.
+def estimate_names(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
+    """Which estimates ``runs`` have: the columns phase, split and name.
 
     Raises ReportError when there are none.
     """
-    view = views.run_estimates
-    query = select(view).where(view.c.experiment.in_(runs["home"].unique().tolist()))
-    summaries = _of_runs(_frame(database, query), runs)
-    if summaries.empty:
+    table = schema.estimates
+    c = table.c
+    query = select(c.run, c.phase, c.split, c.name).distinct()
+    found = _of_runs(_frame(database, _restricted(query, table, runs)), runs)
+    if found.empty:
         raise ReportError(f"no estimates in {_count(runs)}")
-    summaries["experiment"] = summaries["run"].map(runs.set_index("id")["experiment"])
-    return summaries
+    return found[["phase", "split", "name"]].drop_duplicates()
 
 
-def of_posteriors(summaries: pd.DataFrame) -> pd.DataFrame:
+def of_posteriors(estimates: pd.DataFrame) -> pd.DataFrame:
     """The rows about a run's posterior on its data: not of local optima, not of simulated data.
 
     All rows where there are no others: ``gaps`` shows what is left out here.
     """
-    chosen = (summaries["phase"] != "local_optimisation") & (summaries["split"] != "simulated")
-    return summaries[chosen] if chosen.any() else summaries
+    chosen = (estimates["phase"] != LOCAL) & (estimates["split"] != SIMULATED)
+    return estimates[chosen] if chosen.any() else estimates
 
 
 def load_estimates(
@@ -98,12 +103,24 @@ def load_estimates(
 ) -> pd.DataFrame:
     """Estimates of single data of ``runs`` by the given names; empty where there are none.
 
-    Columns: run, phase, estimator, split, name, datum, value.
+    Columns: those of the table ``estimates``.
     """
-    c = schema.estimates.c
-    query = select(c.run, c.phase, c.estimator, c.split, c.name, c.datum, c.value)
-    query = query.where(c.name.in_(names)).order_by(*schema.estimates.primary_key)
-    return _of_runs(_frame(database, _restricted(query, schema.estimates, runs)), runs)
+    table = schema.estimates
+    query = select(table).where(table.c.name.in_(names)).order_by(*table.primary_key)
+    return _of_runs(_frame(database, _restricted(query, table, runs)), runs)
+
+
+def values_of(rows: pd.DataFrame) -> Values:
+    """The values of one run's rows of one name and method, by datum."""
+    rows = rows.sort_values("datum")
+    value, error = (rows[name].to_numpy(dtype=float) for name in ("value", "standard_error"))
+    return Values(rows["datum"].to_numpy(), value, error)
+
+
+def by_method(frame: pd.DataFrame) -> dict[Method, pd.DataFrame]:
+    """The rows of ``frame``, or of anything with a method's columns, by method."""
+    groups = frame.groupby(list(Method._fields))
+    return {Method(*map(str, key)): rows for key, rows in groups}
 
 
 def status_note(runs: pd.DataFrame) -> list[str]:
@@ -120,14 +137,18 @@ def choose(frame: pd.DataFrame, column: str, wanted: Sequence[Any]) -> pd.DataFr
     """
     if not wanted:
         return frame
-    present = sorted(frame[column].unique())
+    check_choice(column, wanted, sorted(frame[column].unique()))
+    return frame[frame[column].isin(wanted)]
+
+
+def check_choice(kind: str, wanted: Sequence[Any], present: Sequence[Any]) -> None:
+    """Raise ReportError, naming what there is, when one of ``wanted`` is not ``present``."""
     for value in wanted:
         if value not in present:
             raise ReportError(
-                f"no {column} '{value}' here; there is: {', '.join(present)}"
+                f"no {kind} '{value}' here; there is: {', '.join(present)}"
                 f"{did_you_mean(value, present)}"
             )
-    return frame[frame[column].isin(wanted)]
 
 
 def _frame(database: ResultsDatabase, query: Select[Any]) -> pd.DataFrame:

@@ -1,20 +1,22 @@
-"""The table of estimates: one row a configuration, mean ± standard error over seeds."""
+"""The table of estimates: one row a configuration, means over data and seeds."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from utils.reporting.labels import configuration_labels
-from utils.reporting.queries import status_note
-from utils.reporting.statistics import seed_mean
+from utils.reporting.queries import SIMULATED, by_method, status_note, values_of
+from utils.reporting.reliability import MARK, MARKED, NOTE, is_reliable, mark
+from utils.reporting.statistics import mean_of
 from utils.reporting.tables import Cell, Heading, Number, Table, Text
+from utils.results.methods import Method
 
 BOUNDS = ("elbo", "log_px")  # larger is better, so these have a best
 PRETTY = {
@@ -28,32 +30,50 @@ SHOWN = ("experiment", "dataset", "binarisation", "posterior", "loss")
 ROW = (*SHOWN, "hash", "phase", "split")  # what makes a row
 COMPARABLE = ("dataset", "binarisation", "phase", "split")  # what "best" is best of
 
+Quantity = tuple[str, Method]
+"""A number's name, and by what it was measured."""
+
+ERRORS = (
+    "Mean ± standard error: the total of Monte-Carlo error and spread over data and, of several "
+    "runs, over seeds. CSV has the 95 % interval."
+)
 CAPTION = (
-    "Mean ± standard error over runs with different seeds (a single run has no ±), "
-    "averaged over the data points of the split.",
+    ERRORS,
     "ELBO and log p(x) in nats, higher is better; the estimator and its settings in brackets.",
 )
 
 
 def estimate_table(
-    summaries: pd.DataFrame, runs: pd.DataFrame, *, digits: int = 2, with_hash: bool = False
+    estimates: pd.DataFrame,
+    runs: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    digits: int = 2,
+    with_hash: bool = False,
 ) -> Table:
-    """Table of ``summaries``, one column a quantity and estimator.
+    """Table of estimates, one column a quantity and estimator.
 
     Args:
-        summaries: one row a run, estimator, split and name (the view ``run_estimates``).
+        estimates: out of ``load_estimates``, those named in ``reliability.ABOUT`` among them.
         runs: their rows of the table ``runs``.
-        digits: decimals shown.
+        names: the quantities shown.
+        digits: decimals shown at most.
         with_hash: add the configuration's hash, for programs.
     """
-    pairs = zip(summaries["name"], summaries["estimator"], strict=True)
-    quantities = sorted(set(pairs), key=_order)
+    about = runs.set_index("id")[[*SHOWN, "hash", "data_checksum"]]
+    estimates = estimates.join(about, on="run")
+    shown = estimates[estimates["name"].isin(names)]
+    quantities = sorted(_by_quantity(shown), key=_order)
     keys: list[dict[str, str]] = []
     numbers: list[list[Number]] = []
-    for key, group in summaries.groupby(list(ROW)):
-        num_runs = group["run"].nunique()
+    groups = dict(iter(estimates.groupby(list(ROW))))
+    for key, of in shown.groupby(list(ROW)):
+        num_runs = of["run"].nunique()
         keys.append(dict(zip(ROW, map(str, key), strict=True)) | {"runs": str(num_runs)})
-        numbers.append([_number(group, name, by, num_runs, digits) for name, by in quantities])
+        found = by_method(groups[key])
+        numbers.append(
+            [_number(found.get(by), name, by, num_runs, digits) for name, by in quantities]
+        )
     _mark_best(keys, quantities, numbers)
     described = _described(keys, configuration_labels(runs, SHOWN), with_hash)
     rows: list[list[Cell]] = [
@@ -61,37 +81,50 @@ def estimate_table(
         for key, cells in zip(keys, numbers, strict=True)
     ]
     headings = [Heading(PRETTY.get(column, column)) for column in described]
-    headings += [Heading(f"{PRETTY.get(name, name)} ({by})", True) for name, by in quantities]
-    return Table(headings, rows, (*CAPTION, _data_note(summaries), *status_note(runs)))
+    headings += [
+        Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
+    ]
+    doubtful = any(MARK in number.note for line in numbers for number in line)
+    notes = [_data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    return Table(headings, rows, (*CAPTION, *notes))
 
 
-def default_names(summaries: pd.DataFrame) -> list[str]:
-    """The bounds among the names of ``summaries``; every name where there is no bound."""
-    present = set(summaries["name"])
+def default_names(present: Sequence[str]) -> list[str]:
+    """The bounds among the names that are there; every name where there is no bound."""
     return [name for name in BOUNDS if name in present] or sorted(present)
 
 
-def _order(quantity: tuple[str, str]) -> tuple[Any, ...]:
-    """Bounds first; importance-100 before importance-5000."""
-    name, estimator = quantity
-    numbered = [
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", estimator)
-    ]
-    return BOUNDS.index(name) if name in BOUNDS else len(BOUNDS), name, numbered
+def _order(quantity: Quantity) -> tuple[Any, ...]:
+    """Bounds first; IWAE-100 before IWAE-5000."""
+    name, method = quantity
+    return BOUNDS.index(name) if name in BOUNDS else len(BOUNDS), name, method.order
 
 
-def _number(group: pd.DataFrame, name: str, estimator: str, num_runs: int, digits: int) -> Number:
-    chosen = group[(group["name"] == name) & (group["estimator"] == estimator)]
-    if chosen.empty:
+def _by_quantity(estimates: pd.DataFrame) -> set[Quantity]:
+    return {
+        (name, method) for method, of in by_method(estimates).items() for name in set(of["name"])
+    }
+
+
+def _number(
+    found: pd.DataFrame | None, name: str, method: Method, num_runs: int, digits: int
+) -> Number:
+    """The mean over runs of the values of ``name`` among the rows of ``method``."""
+    chosen = None if found is None else found[found["name"] == name]
+    if found is None or chosen is None or chosen.empty:
         return Number(None, None, 0, digits)
-    mean = seed_mean(chosen["mean"].tolist())
+    same_data = chosen["data_checksum"].nunique() == 1 and chosen["split"].iloc[0] != SIMULATED
+    mean = mean_of([values_of(of) for _, of in chosen.groupby("run")], same_data=same_data)
     note = "" if mean.num_runs == num_runs else f" (n={mean.num_runs})"
-    return Number(*mean, digits, note)
+    if name in MARKED:
+        reliable = [is_reliable(of, method) for _, of in found.groupby("run")]
+        note += mark(np.concatenate(reliable))
+    return Number.of(mean, digits, note)
 
 
 def _mark_best(
     keys: Sequence[Mapping[str, str]],
-    quantities: Sequence[tuple[str, str]],
+    quantities: Sequence[Quantity],
     numbers: list[list[Number]],
 ) -> None:
     """Mark in each column of a bound the best of rows on the same data; all that look like it."""
@@ -104,9 +137,9 @@ def _mark_best(
             finite = {row: m for row, m in means.items() if m is not None and math.isfinite(m)}
             if name not in BOUNDS or len(finite) < 2:
                 continue
-            best = numbers[max(finite, key=finite.__getitem__)][column].rounded()
+            best = numbers[max(finite, key=finite.__getitem__)][column]
             for row in finite:
-                if numbers[row][column].rounded() == best:
+                if numbers[row][column].rounded(best.decimals) == best.rounded():
                     numbers[row][column] = replace(numbers[row][column], best=True)
 
 
@@ -125,11 +158,12 @@ def _described(
     return [column for column in columns if column not in left_out]
 
 
-def _data_note(summaries: pd.DataFrame) -> str:
+def _data_note(estimates: pd.DataFrame) -> str:
     """How many data points the means are over, and a warning where rows differ in that."""
     parts = []
-    for (dataset, split), group in summaries.groupby(["dataset", "split"]):
-        low, high = group["num_data"].min(), group["num_data"].max()
+    for (dataset, split), group in estimates.groupby(["dataset", "split"]):
+        sizes = group.groupby(["run", "phase", *Method._fields, "name"]).size()
+        low, high = sizes.min(), sizes.max()
         size = str(low) if low == high else f"{low} to {high}, NOT the same in all runs"
         parts.append(f"{dataset} {split} {size}")
     return f"Data points: {'; '.join(parts)}."

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from utils.reporting.statistics import Mean
 
 LATEX_ESCAPES = str.maketrans(
     {
@@ -17,6 +20,7 @@ LATEX_ESCAPES = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "†": r"\textdagger{}",
         "\n": " ",
     }
     | {character: "\\" + character for character in "&%$#_{}"}
@@ -62,7 +66,9 @@ class Text(Cell):
 class Number(Cell):
     """A mean over ``num_runs`` runs with its standard error; None where there is none.
 
-    ``note`` follows the number; ``best`` is set in bold (LaTeX).
+    No more than ``digits`` decimals are shown, and no more than the error's first two digits.
+    ``note`` follows the number; ``best`` is set in bold (LaTeX); the 95 % interval is
+    mean ± ``reach`` × standard error.
     """
 
     mean: float | None
@@ -71,13 +77,26 @@ class Number(Cell):
     digits: int = 2
     note: str = ""
     best: bool = False
+    reach: float = math.nan
+
+    @classmethod
+    def of(cls, mean: Mean, digits: int, note: str = "") -> Number:
+        """The cell of a mean."""
+        return cls(mean.mean, mean.standard_error, mean.num_runs, digits, note, reach=mean.reach)
+
+    @property
+    def decimals(self) -> int:
+        """How many the error allows."""
+        if not self.standard_error:
+            return self.digits
+        return min(self.digits, max(0, 1 - math.floor(math.log10(self.standard_error))))
 
     def text(self) -> str:
         """``-87.15 ± 0.07``; a dash for no number."""
         if self.mean is None:
             return "-"
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.{self.digits}f}"
-        return f"{self.rounded()}{error}{self.note}"
+        error = self._rounded_error()
+        return f"{self.rounded()}{error and f' ± {error}'}{self.note}"
 
     def latex(self) -> str:
         r"""``$-87.15 \pm 0.07$``; a dash for no number."""
@@ -85,19 +104,39 @@ class Number(Cell):
             return "--"
         mean = self.rounded().replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
         mean = rf"\mathbf{{{mean}}}" if self.best else mean
-        error = self.standard_error
-        spread = "" if error is None else rf" \pm {error:.{self.digits}f}"
+        error = self._rounded_error()
+        spread = rf" \pm {error}" if error else ""
         return f"${mean}{spread}${escape_latex(self.note)}"
 
     def fields(self) -> list[str]:
-        """Mean, standard error, number of runs: exact, empty where there is none."""
-        numbers = (self.mean, self.standard_error)
+        """The numbers of ``NUMBER_FIELDS``: exact, empty where there is none."""
+        numbers = (self.mean, self.standard_error, *self.interval)
         texts = ["" if number is None else repr(number) for number in numbers]
-        return [*texts, str(self.num_runs)]
+        return [*texts, str(self.num_runs), self.note.strip()]
 
-    def rounded(self) -> str:
-        """The mean as it is shown."""
-        return f"{self.mean:.{self.digits}f}"
+    @property
+    def interval(self) -> tuple[float, float] | tuple[None, None]:
+        """Where the truth lies with a probability of 95 %."""
+        if self.mean is None or self.standard_error is None or math.isnan(self.reach):
+            return None, None
+        return self.mean - self.reach * self.standard_error, (
+            self.mean + self.reach * self.standard_error
+        )
+
+    def rounded(self, decimals: int | None = None) -> str:
+        """The mean as it is shown, or with so many decimals; never as -0."""
+        return f"{self.mean:z.{self.decimals if decimals is None else decimals}f}"
+
+    def _rounded_error(self) -> str:
+        """The error as it is shown; one that is not zero is never shown as zero."""
+        if self.standard_error is None:
+            return ""
+        least = 10.0**-self.decimals if self.standard_error > 0 else 0.0
+        return f"{max(self.standard_error, least):.{self.decimals}f}"
+
+
+NUMBER_FIELDS = ("", " s.e.", " lower", " upper", " runs", " note")
+"""What stands after the label in the headings of a number's fields in CSV."""
 
 
 class Heading(NamedTuple):
@@ -169,13 +208,12 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Exact values; a column of numbers gives mean, standard error and number of runs."""
+    """Exact values; a column of numbers gives those of ``NUMBER_FIELDS``."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     labels: list[str] = []
     for heading in table.headings:
-        extra = [f"{heading.label} s.e.", f"{heading.label} runs"] if heading.is_number else []
-        labels += [heading.label, *extra]
+        labels += [heading.label + of for of in (NUMBER_FIELDS if heading.is_number else ("",))]
     writer.writerow(labels)
     writer.writerows([field for cell in row for field in cell.fields()] for row in table.rows)
     return text.getvalue()

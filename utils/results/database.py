@@ -33,6 +33,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from utils.results import schema
 from utils.results.folder import RunFolder, run_folders
 from utils.results.records import Estimate, Link, Metric, RunRecord
+from utils.results.upgrade import upgrade
 from utils.results.views import create_views
 
 Write = Callable[[Connection], None]
@@ -96,7 +97,7 @@ class ResultsDatabase:
             self._create_schema()
         elif found is None:
             raise DatabaseError(f"{self.url!r} is no results database: it has not its tables")
-        elif found != schema.VERSION:
+        elif found != schema.VERSION and not self._upgrade():
             raise DatabaseError(
                 f"{self.url!r} has schema {found}, this program needs {schema.VERSION}: move it "
                 "away and build a new one with `python plot_from_db.py rebuild`"
@@ -126,7 +127,7 @@ class ResultsDatabase:
         self.apply([rows_write(schema.metrics, run, rows)])
 
     def add_estimates(self, run: str, rows: Sequence[Estimate]) -> None:
-        """Add rows; one with the same phase, estimator, split, name and datum is replaced."""
+        """Add rows; one with the same phase, method, split, name and datum is replaced."""
         self.apply([rows_write(schema.estimates, run, rows)])
 
     def add_links(self, run: str, rows: Sequence[Link]) -> None:
@@ -181,6 +182,12 @@ class ResultsDatabase:
             create_views(connection)
             if connection.scalar(select(schema.schema_version.c.version)) is None:
                 connection.execute(insert(schema.schema_version).values(version=schema.VERSION))
+
+    def _upgrade(self) -> bool:
+        """Bring an earlier version up to date; whether the schema is now that of the program."""
+        with self._writing() as connection:  # another process may have done it by now
+            version = connection.scalar(select(schema.schema_version.c.version))
+            return version == schema.VERSION or upgrade(connection, version)
 
     def _version(self) -> int | None:
         if not inspect(self.engine).has_table(schema.schema_version.name):

@@ -12,17 +12,19 @@ import io
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from utils.results.columns import columns_of
+from utils.results.migrations import Convert, converter
 from utils.results.records import Estimate, Link, Metric, RunRecord
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
-class Column(NamedTuple):
-    """How a CSV column turns into a value and back."""
+class Cell(NamedTuple):
+    """How a value turns into a CSV cell's text and back."""
 
     parse: Callable[[str], Any]
     format: Callable[[Any], str]
@@ -38,46 +40,35 @@ def _real(value: Any) -> str:
     return repr(float(value))  # the shortest text that reads back as the same double
 
 
-TEXT = Column(str, _one_line)
-INTEGER = Column(int, lambda value: str(operator.index(value)))
-REAL = Column(float, _real)
-OPTIONAL_REAL = Column(
-    lambda text: float(text) if text else None,
-    lambda value: "" if value is None else _real(value),
-)
+CELLS: Mapping[Any, Cell] = {
+    str: Cell(str, _one_line),
+    int: Cell(int, lambda value: str(operator.index(value))),
+    float: Cell(float, _real),
+    float | None: Cell(
+        lambda text: float(text) if text else None,
+        lambda value: "" if value is None else _real(value),
+    ),
+}
+"""By the type of a row's column."""
 
-METRIC_COLUMNS = {
-    "phase": TEXT,
-    "step": INTEGER,
-    "split": TEXT,
-    "name": TEXT,
-    "value": REAL,
-}
-ESTIMATE_COLUMNS = {
-    "phase": TEXT,
-    "estimator": TEXT,
-    "split": TEXT,
-    "datum": INTEGER,
-    "name": TEXT,
-    "value": REAL,
-    "standard_error": OPTIONAL_REAL,
-}
-LINK_COLUMNS = {"target": TEXT, "kind": TEXT}
+
+Earlier = Callable[[Sequence[str]], Convert | None]
+"""Knows the headers of earlier forms of a file, and what makes their rows those of today."""
 
 
 class CsvLog(Generic[Row]):
     """A CSV file that grows by whole rows and can be cut back to an earlier size.
 
     A process that dies while it writes leaves at most one torn line at the end; readers skip it
-    and the next ``append`` removes it.
+    and the next ``append`` removes it. A file of an earlier form is read as one of today; the
+    next ``append`` writes it again.
     """
 
-    def __init__(
-        self, path: Path, make_row: Callable[..., Row], columns: Mapping[str, Column]
-    ) -> None:
+    def __init__(self, path: Path, row_type: type[Row], earlier: Earlier = lambda _: None) -> None:
         self.path = path
-        self._make_row = make_row
-        self._columns = columns
+        self._row_type = row_type
+        self._cells = {name: CELLS[kind] for name, kind, _ in columns_of(row_type)}
+        self._earlier = earlier
 
     def append(self, rows: Iterable[Row]) -> list[Row]:
         """Write ``rows`` at once and return them as they will be read back.
@@ -87,6 +78,7 @@ class CsvLog(Generic[Row]):
         """
         cells = [self._format(row) for row in rows]
         if cells:
+            self._bring_up_to_date()
             self._write(cells)
         return [self._parse(texts) for texts in cells]
 
@@ -99,12 +91,11 @@ class CsvLog(Generic[Row]):
         if not content:
             return []
         reader = csv.reader(io.StringIO(content, newline=""))
-        if next(reader) != list(self._columns):
-            raise ValueError(f"{self.path}:1: the header must be {','.join(self._columns)}")
+        convert = self._converter(next(reader))
         rows = []
         for texts in reader:
             try:
-                rows.append(self._parse(texts))
+                rows.append(self._parse(convert(texts)))
             except ValueError as error:
                 raise ValueError(f"{self.path}:{reader.line_num}: {error}") from error
         return rows
@@ -144,12 +135,39 @@ class CsvLog(Generic[Row]):
                 os.fsync(file.fileno())
 
     def _format(self, row: Row) -> list[str]:
-        columns = self._columns.values()
-        return [column.format(value) for column, value in zip(columns, row, strict=True)]
+        cells = self._cells.values()
+        return [cell.format(value) for cell, value in zip(cells, row, strict=True)]
 
     def _parse(self, texts: list[str]) -> Row:
-        columns = self._columns.values()
-        return self._make_row(*(c.parse(text) for c, text in zip(columns, texts, strict=True)))
+        cells = self._cells.values()
+        return self._row_type(*(c.parse(text) for c, text in zip(cells, texts, strict=True)))
+
+    def _converter(self, header: list[str]) -> Convert:
+        """What makes the file's cells those of today."""
+        if header == list(self._cells):
+            return list
+        convert = self._earlier(header)
+        if convert is None:
+            raise ValueError(f"{self.path}:1: the header must be {','.join(self._cells)}")
+        return convert
+
+    def _bring_up_to_date(self) -> None:
+        """Write a file of an earlier form again, as a whole or not at all, before it grows."""
+        if self._header() in ("", ",".join(self._cells)):
+            return
+        current = CsvLog(self.path.with_suffix(".csv.tmp"), self._row_type)
+        current.path.unlink(missing_ok=True)
+        current.append(self.read())
+        current.sync()
+        current.path.replace(self.path)
+
+    def _header(self) -> str:
+        """The first line; empty where there is none, or a torn one."""
+        if not self.path.exists():
+            return ""
+        with self.path.open("rb") as file:
+            line = file.readline()
+        return line[:-1].decode() if line.endswith(b"\n") else ""
 
     def _complete_lines(self) -> bytes:
         content = self.path.read_bytes() if self.path.exists() else b""
@@ -163,7 +181,7 @@ class CsvLog(Generic[Row]):
                 file.truncate(start)
             text = io.StringIO(newline="")
             writer = csv.writer(text, lineterminator="\n")
-            writer.writerows([list(self._columns)] * (start == 0) + cells)
+            writer.writerows([list(self._cells)] * (start == 0) + cells)
             _write_all(file, text.getvalue().encode(), start)
 
 
@@ -199,10 +217,14 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.metrics = CsvLog(self.path / "metrics.csv", Metric, METRIC_COLUMNS)
-        self.estimates = CsvLog(self.path / "estimates.csv", Estimate, ESTIMATE_COLUMNS)
-        self.links = CsvLog(self.path / "links.csv", Link, LINK_COLUMNS)
+        self.metrics = CsvLog(self.path / "metrics.csv", Metric)
+        self.estimates = CsvLog(self.path / "estimates.csv", Estimate, self._earlier)
+        self.links = CsvLog(self.path / "links.csv", Link)
         self.status_path = self.path / "status.json"
+
+    def _earlier(self, header: Sequence[str]) -> Convert | None:
+        record = self.read_status()
+        return converter(header, {} if record is None else record.config)
 
     @property
     def _logs(self) -> tuple[CsvLog[Any], ...]:

@@ -1,39 +1,57 @@
-"""The rows of the results: what the run folder and the database both hold."""
+"""The rows of the results: what the run folder and the database both hold.
+
+Each row type stands here alone; its CSV file and its SQL table are made of its annotations
+(``columns``). The lengths of a row's texts in SQL add up to less than 768: keys are at most 3,072
+bytes long in MySQL, four a character.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from utils.results.columns import InSql
+from utils.results.methods import Method
 
 Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
+
+RUN_ID_LENGTH = 96
 
 
 class Metric(NamedTuple):
     """One number of a phase ("train", ...) at a step (an epoch) on a split."""
 
-    phase: str
-    step: int
-    split: str
-    name: str
+    phase: Annotated[str, InSql(64, is_key=True)]
+    step: Annotated[int, InSql(is_key=True)]
+    split: Annotated[str, InSql(64, is_key=True)]
+    name: Annotated[str, InSql(160, is_key=True)]
     value: float
 
 
 class Estimate(NamedTuple):
     """One number of an estimator for one datum; ``log_px`` and ``elbo`` in nats.
 
-    ``estimator`` names its settings too ("importance-5000"); ``standard_error`` is the
-    Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known).
+    ``estimator``, ``settings``, ``family`` and ``search`` are a ``Method``. ``standard_error`` is
+    the Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known).
     """
 
-    phase: str
-    estimator: str
-    split: str
-    datum: int
-    name: str
+    phase: Annotated[str, InSql(24, is_key=True)]
+    estimator: Annotated[str, InSql(32, is_key=True)]
+    settings: Annotated[str, InSql(320, is_key=True)]
+    family: Annotated[str, InSql(64, is_key=True)]
+    search: Annotated[str, InSql(120, is_key=True)]
+    split: Annotated[str, InSql(24, is_key=True)]
+    name: Annotated[str, InSql(80, is_key=True)]
+    datum: Annotated[int, InSql(is_key=True)]
     value: float
     standard_error: float | None = None
+
+    @property
+    def method(self) -> Method:
+        """By what it was measured."""
+        return Method(self.estimator, self.settings, self.family, self.search)
 
 
 MEMBERSHIP = "experiment"
@@ -43,8 +61,8 @@ MEMBERSHIP = "experiment"
 class Link(NamedTuple):
     """Points from a run to the run (its id) that it builds on, such as a trained model."""
 
-    target: str
-    kind: str
+    target: Annotated[str, InSql(RUN_ID_LENGTH, is_key=True)]
+    kind: Annotated[str, InSql(64, is_key=True)]
 
 
 @dataclass(frozen=True)
@@ -55,22 +73,22 @@ class RunRecord:
     ``posterior`` and ``loss`` are the short labels of tables and legends. Times are ISO 8601, UTC.
     """
 
-    experiment: str
-    hash: str
+    experiment: Annotated[str, InSql(160)]
+    hash: Annotated[str, InSql(96)]
     seed: int
-    status: Status = "running"
+    status: Annotated[Status, InSql(16)] = "running"
     host: str = ""
     pid: int | None = None
-    started: str = ""
-    heartbeat: str = ""
-    finished: str = ""
+    started: Annotated[str, InSql(32)] = ""
+    heartbeat: Annotated[str, InSql(32)] = ""
+    finished: Annotated[str, InSql(32)] = ""
     message: str = ""
     git_commit: str = ""
     git_dirty: bool | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
-    dataset: str = ""
-    binarisation: str = ""
+    dataset: Annotated[str, InSql(160)] = ""
+    binarisation: Annotated[str, InSql(160)] = ""
     data_checksum: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     posterior: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -26,8 +27,13 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
 )
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
 
-VERSION = 1
+from utils.results.columns import columns_of
+from utils.results.records import RUN_ID_LENGTH, Estimate, Link, Metric, RunRecord
+
+VERSION = 2
 
 
 class OptionalReal(TypeDecorator[float]):
@@ -66,12 +72,40 @@ class JsonText(TypeDecorator[Any]):
         return json.loads(value)
 
 
-def _short_text(name: str, length: int = 160, **options: Any) -> Column[str]:
-    return Column(name, String(length), nullable=False, **options)
+TYPES: Mapping[Any, tuple[type[TypeEngine[Any]], bool]] = {
+    str: (Text, False),
+    int: (BigInteger, False),
+    int | None: (BigInteger, True),
+    bool | None: (Boolean, True),
+    float: (Real, True),
+    float | None: (OptionalReal, True),
+    Mapping[str, str]: (JsonText, False),
+    Mapping[str, Any]: (JsonText, False),
+}
+"""By the type of a row's column: the SQL type, and whether it may be NULL."""
 
 
-def _run_key() -> Column[str]:
-    return Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+def _columns(row_type: type) -> Iterator[Column[Any]]:
+    """The SQL columns of a row type; a text of limited length is a VARCHAR."""
+    for name, kind, (length, is_key) in columns_of(row_type):
+        sql_type, nullable = TYPES.get(kind, (Text, False))
+        yield Column(
+            name,
+            sql_type() if length is None else String(length),
+            nullable=nullable,
+            primary_key=is_key,
+            autoincrement=False,
+        )
+
+
+def _table_of_rows(name: str, row_type: type, *others: SchemaItem) -> Table:
+    """Table of the rows that runs have, each with the run's id before it.
+
+    ``sqlite_with_rowid=False`` keeps rows in the order of their key: half the size, and one run's
+    rows lie together. Other dialects ignore it.
+    """
+    run: Column[str] = Column("run", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    return Table(name, metadata, run, *_columns(row_type), *others, sqlite_with_rowid=False)
 
 
 metadata = MetaData()
@@ -79,72 +113,14 @@ metadata = MetaData()
 runs = Table(
     "runs",
     metadata,
-    Column("id", String(96), primary_key=True),
-    _short_text("experiment"),
-    _short_text("hash", 96),
-    Column("seed", BigInteger, nullable=False),
-    _short_text("status", 16),
-    Column("host", Text, nullable=False),
-    Column("pid", BigInteger),
-    _short_text("started", 32),
-    _short_text("heartbeat", 32),
-    _short_text("finished", 32),
-    Column("message", Text, nullable=False),
-    Column("git_commit", Text, nullable=False),
-    Column("git_dirty", Boolean),
-    Column("versions", JsonText, nullable=False),
-    Column("device", Text, nullable=False),
-    _short_text("dataset"),
-    _short_text("binarisation"),
-    Column("data_checksum", Text, nullable=False),
-    Column("config", JsonText, nullable=False),
-    Column("posterior", Text, nullable=False),
-    Column("loss", Text, nullable=False),
-    Column("num_parameters", BigInteger),
-    Column("wall_seconds", OptionalReal),
-    Column("peak_memory_mb", OptionalReal),
-    Column("folder", Text, nullable=False),
+    Column("id", String(RUN_ID_LENGTH), primary_key=True),
+    *_columns(RunRecord),
     Index("runs_by_experiment", "experiment", "hash"),
 )
-
-# sqlite_with_rowid=False keeps rows in the order of their key: half the size, and one run's rows
-# lie together. Other dialects ignore it.
-metrics = Table(
-    "metrics",
-    metadata,
-    _run_key(),
-    _short_text("phase", 64, primary_key=True),
-    Column("step", BigInteger, primary_key=True, autoincrement=False),
-    _short_text("split", 64, primary_key=True),
-    _short_text("name", primary_key=True),
-    Column("value", Real),
-    Index("metrics_by_name", "name", "split"),
-    sqlite_with_rowid=False,
-)
-
-estimates = Table(
-    "estimates",
-    metadata,
-    _run_key(),
-    _short_text("phase", 64, primary_key=True),
-    _short_text("estimator", primary_key=True),
-    _short_text("split", 64, primary_key=True),
-    _short_text("name", primary_key=True),
-    Column("datum", BigInteger, primary_key=True, autoincrement=False),
-    Column("value", Real),
-    Column("standard_error", OptionalReal),
-    sqlite_with_rowid=False,
-)
-
+metrics = _table_of_rows("metrics", Metric, Index("metrics_by_name", "name", "split"))
+estimates = _table_of_rows("estimates", Estimate)
 # No foreign key on target: the run pointed at may live in another folder or come in later.
-links = Table(
-    "links",
-    metadata,
-    _run_key(),
-    Column("target", String(96), primary_key=True),
-    _short_text("kind", 64, primary_key=True),
-    sqlite_with_rowid=False,
-)
+links = _table_of_rows("links", Link)
 
 schema_version = Table(
     "schema_version",

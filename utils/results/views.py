@@ -22,10 +22,11 @@ from sqlalchemy import (
     text,
 )
 
+from utils.results.methods import Method
 from utils.results.schema import OptionalReal, Real, estimates, metrics, runs
 
 CONFIGURATION = ("experiment", "hash", "dataset", "binarisation", "posterior", "loss")
-ESTIMATED = ("phase", "estimator", "split", "name")
+ESTIMATED = ("phase", *Method._fields, "split", "name")
 
 
 def _mean(value: ColumnElement[Any]) -> ColumnElement[float]:
@@ -49,7 +50,7 @@ def _standard_deviation(value: ColumnElement[Any]) -> ColumnElement[float]:
 
 
 def _run_estimates() -> Select[Any]:
-    """One row a run, estimator, split and name, over its data.
+    """One row a run, method, split and name, over its data.
 
     ``standard_error`` is the Monte-Carlo error of the mean (data have independent errors), NULL
     where one datum has none.
@@ -129,3 +130,10 @@ def create_views(connection: Connection) -> None:
         if name not in present:
             sql = definition.compile(connection, compile_kwargs={"literal_binds": True})
             connection.execute(text(f"CREATE VIEW {name} AS {sql}"))
+
+
+def drop_views(connection: Connection) -> None:
+    """Drop the views, so that their tables can be changed."""
+    for name in inspect(connection).get_view_names():
+        if name in _definitions:
+            connection.execute(text(f"DROP VIEW {name}"))

@@ -1,0 +1,40 @@
+"""Brings a database of an earlier version up to date, in its place."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, MetaData, Table, insert, select, update
+
+from utils.results import schema
+from utils.results.migrations import method_of
+from utils.results.views import create_views, drop_views
+
+FIRST = 1
+
+
+def upgrade(connection: Connection, version: int | None) -> bool:
+    """Give a database of an earlier ``version`` the tables of today; whether that is known how.
+
+    All within the caller's transaction: other processes see the old form or the new one.
+    """
+    if version != FIRST:
+        return False
+    drop_views(connection)
+    _renew_estimates(connection)
+    create_views(connection)
+    connection.execute(update(schema.schema_version).values(version=schema.VERSION))
+    return True
+
+
+def _renew_estimates(connection: Connection) -> None:
+    """Make the labels of the first version into columns."""
+    old = Table("estimates", MetaData(), autoload_with=connection)
+    runs = connection.execute(select(schema.runs.c.id, schema.runs.c.config))
+    configs = {row.id: row.config for row in runs}
+    rows = [
+        {**row, **method_of(row["phase"], row["estimator"], configs[row["run"]])._asdict()}
+        for row in connection.execute(select(old)).mappings()
+    ]
+    old.drop(connection)
+    schema.estimates.create(connection)
+    if rows:
+        connection.execute(insert(schema.estimates), rows)
