@@ -26,7 +26,6 @@ from tests.components import (
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2]]).double().view(2, 1, 1, 3)
 NEEDED: dict[str, dict[str, Any]] = {  # for options without a default, or with a slow one
-    "elbo": {"num_samples": 2},  # one is warned of where a posterior makes choices
     "avo": {"base_weight": 1.0},
     "ais": {"num_distributions": 20},
     "bdmc": {"num_distributions": 20},

@@ -316,10 +316,10 @@ def test_numbers_that_are_learned_belong_to_the_posterior():
 
 
 @pytest.mark.parametrize("loss", [ELBO(), IWAE(num_samples=1)])
-def test_one_draw_of_a_chain_with_choices_is_warned_of(loss):
-    with pytest.warns(RuntimeWarning, match="no baseline"):
-        loss.check(metropolis())
-    loss.check(langevin())
+def test_one_draw_of_a_chain_with_choices_is_cautioned_against(loss):
+    assert "no baseline" in loss.caution(metropolis())
+    assert loss.caution(langevin()) is None
+    assert type(loss)(num_samples=2).caution(metropolis()) is None
 
 
 def test_losses_that_cannot_do_without_reparameterisation_refuse_choices():

@@ -15,12 +15,12 @@ from models.losses.protocol import (
     Loss,
     Warmup,
     Weight,
+    caution_of_choices,
     losses,
     score_term,
     stat_metrics,
     stats_of,
     warmups,
-    warn_of_single_draws,
 )
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Stage
@@ -70,11 +70,7 @@ class ELBO(Loss):
         self.warmup = warmup
 
     def check(self, posterior: Chain) -> None:
-        """Raise ValueError for an analytic entropy where the posterior's base has none.
-
-        Warn of discrete choices with one sample.
-        """
-        warn_of_single_draws(posterior, self.num_samples)
+        """Raise ValueError for an analytic entropy where the posterior's base has none."""
         if not self.analytic:
             return
         with isolated(seed=0), torch.no_grad():
@@ -86,6 +82,10 @@ class ELBO(Loss):
                 f"`entropy: analytic` needs a base whose entropy is known; that of {name} is not; "
                 f"leave the option out"
             )
+
+    def caution(self, posterior: Chain) -> str | None:
+        """See ``Loss``."""
+        return caution_of_choices(posterior, self.num_samples)
 
     def __call__(
         self,
@@ -157,12 +157,15 @@ class IWAE(Loss):
 
     def check(self, posterior: Chain) -> None:
         """Raise ValueError for ``dreg`` with a posterior that makes discrete choices."""
-        warn_of_single_draws(posterior, self.num_samples)
         if self.square_weights and posterior.makes_choices:
             raise ValueError(
                 "`gradient: dreg` is for reparameterised draws, and this posterior makes discrete "
                 "choices (Metropolis); take `plain`"
             )
+
+    def caution(self, posterior: Chain) -> str | None:
+        """See ``Loss``."""
+        return caution_of_choices(posterior, self.num_samples)
 
     def __call__(
         self,

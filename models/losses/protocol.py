@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,15 +73,14 @@ def stat_metrics(stats: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     return {name: torch.stack(of_each).mean(0) for name, of_each in means.items()}
 
 
-def warn_of_single_draws(posterior: Chain, num_samples: int) -> None:
-    """Say that the score term of one sample has no baseline, where there is such a term."""
-    if posterior.makes_choices and num_samples == 1:
-        warnings.warn(
-            "this posterior makes discrete choices (Metropolis), and with `num_samples: 1` the "
-            "gradient has no baseline and a large variance; take 2 samples or more",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+def caution_of_choices(posterior: Chain, num_samples: int) -> str | None:
+    """What to say where the score term of a single sample has no baseline."""
+    if not posterior.makes_choices or num_samples > 1:
+        return None
+    return (
+        "this posterior makes discrete choices (Metropolis), and with `loss.num_samples: 1` the "
+        "gradient has no baseline and a large variance; take 2 samples or more"
+    )
 
 
 def score_term(signal: Tensor, log_choice: Tensor) -> Tensor:
@@ -123,6 +121,10 @@ class Loss(ABC):
 
     def check(self, posterior: Chain) -> None:  # noqa: B027 - an empty hook
         """Raise ValueError where the loss does not apply to ``posterior``."""
+
+    def caution(self, posterior: Chain) -> str | None:
+        """What a person should know who trains ``posterior`` by this loss; None: nothing."""
+        return None
 
     @abstractmethod
     def __call__(
