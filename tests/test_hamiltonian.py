@@ -149,7 +149,7 @@ def test_draws_are_properly_weighted(options, base, linear_gaussian: LinearGauss
         draw = posterior(context, log_joint, samples)
         weights = (f.log_prob(draw.state.z).sum(-1) - draw.log_q).exp()
         error = weights.std(0) / math.sqrt(samples)
-        assert (error < 0.03).all()
+        assert (error < 0.1).all()  # a log_ratio that is wrong by a nat shows
         assert ((weights.mean(0) - 1).abs() < 4.5 * error).all()
 
 

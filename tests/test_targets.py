@@ -111,7 +111,7 @@ def test_draws_are_properly_weighted(make, linear_gaussian: LinearGaussian):
         f = torch.distributions.Normal(pilot.mean(0), 0.5 * pilot.std(0))
         weights = (f.log_prob(draw.state.z).sum(-1) - draw.log_q).exp()
         error = weights.std(0) / math.sqrt(samples)
-        assert (error < 0.03).all()
+        assert (error < 0.1).all()  # a log_ratio that is wrong by a nat shows
         assert ((weights.mean(0) - 1).abs() < 4.5 * error).all()
 
 
