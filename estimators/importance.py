@@ -117,7 +117,7 @@ class ImportanceSampling(Estimator):
         step = max(1, self.chunk_size // len(x))
         for start in range(0, self.num_samples, step):
             stage = posterior(context, log_joint, min(step, self.num_samples - start))
-            log_w = log_joint(stage.state.z) - stage.log_q  # (S', B)
+            log_w = stage.log_w  # (S', B)
             whole.add(log_w)
             for first, half in enumerate(halves):
                 half.add(log_w[(start + first) % 2 :: 2])

@@ -55,6 +55,9 @@ def make_trainer(session: Session) -> Trainer:
     if session.checkpoint is not None:
         trainer.restore(session.checkpoint["trainer"])
         session.console.info(f"resumed after epoch {trainer.epoch}")
+    caution = session.built.loss.caution(session.built.vae.posterior)
+    if caution is not None and not trainer.finished:
+        session.console.warn(caution)
     if compile_step and not trainer.finished:
         session.console.info("compiling the training step (runtime.compile=off does without)")
     return trainer

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from torch import nn
+
 from experiments.build import Built
 from utils.registry import REQUIRED, Option, Registry
 from utils.resolved import flow
@@ -79,16 +81,16 @@ def _bound(metadata: Any) -> str:
 def parameter_counts(built: Built) -> dict[str, int]:
     """Trained numbers by part of the VAE, and together."""
     vae = built.vae
-    parts = {
-        "model": vae.model,
-        "encoder": vae.encoder,
-        "posterior": vae.posterior,
-        "amortiser": vae.amortiser,
-        "total": vae,
+    parts: dict[str, list[nn.Module]] = {
+        "model": [vae.model],
+        "encoder": [vae.encoder],
+        "posterior": [vae.posterior, vae.expansion],
+        "amortiser": [vae.amortiser],
+        "total": [vae],
     }
     return {
-        name: sum(p.numel() for p in part.parameters() if p.requires_grad)
-        for name, part in parts.items()
+        name: sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
+        for name, modules in parts.items()
     }
 
 

@@ -20,8 +20,9 @@ from models.likelihoods import likelihoods
 from models.local import local_settings
 from models.losses import losses, warmups
 from models.networks import decoders, encoders
-from models.posteriors.auxiliary import conditionals
-from models.posteriors.protocol import bases, posteriors, transitions
+from models.posteriors.protocol import bases, conditionals, posteriors, transitions
+from models.posteriors.schedules import beta_schedules
+from models.posteriors.step_sizes import step_sizes
 from utils.data.base import datasets
 from utils.registry import Node, Registry
 from utils.types import (
@@ -38,7 +39,8 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
         datasets, models, decoders, likelihoods, encoders, posteriors, bases, transitions,
-        conditionals, losses, warmups, optimisers, schedules, local_settings, estimators,
+        conditionals, beta_schedules, step_sizes, losses, warmups, optimisers, schedules,
+        local_settings, estimators,
     )
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -128,22 +128,26 @@ class Trainer:
         rise = 1.0 if self.options.lr_warmup is None else epoch / (self.options.lr_warmup + 1)
         return self.base_lr * self.schedule(epoch, self.validations) * min(rise, 1.0)
 
-    def _objective(self, x: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _objective(
+        self, x: Tensor, weight: Tensor
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], Sequence[Mapping[str, Tensor]]]]:
+        """The mean loss; metrics (B,) and what the posterior's transitions tell."""
         vae = self.vae
         bound = self.loss(vae.model, vae.posterior, x, vae.context(x), weight)
         metrics = {"loss": bound.loss.detach(), "bound": bound.value, **bound.metrics}
-        return bound.loss.mean(), metrics  # per datum, (B,)
+        return bound.loss.mean(), (metrics, bound.stats)
 
     def _clear(self, x: Tensor, weight: Tensor) -> None:
         self.optimiser.zero_grad(set_to_none=True)
 
     def _train_step(self, indices: Tensor, weight: Tensor) -> None:
         x = self.data.batch(indices)
-        _, metrics = self._differentiate(x, weight)
+        _, (metrics, stats) = self._differentiate(x, weight)
         if self.options.clip_grad_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_grad_norm)
             metrics["grad_norm"] = norm.expand(len(x))
         self.optimiser.step()
+        self.vae.posterior.adapt(stats)
         if not self._names:
             self._names = list(metrics)
             self._history = torch.zeros(self.num_steps, len(metrics), device=self.device)
@@ -199,7 +203,7 @@ class Trainer:
         weight = torch.ones((), device=self.device)
         with seeding.isolated(seeding.derive(self.seed, "evaluation", split)):
             for batch in x.split(EVALUATION_BATCH):
-                _, metrics = self._objective(batch, weight)
+                _, (metrics, _) = self._objective(batch, weight)
                 metrics.pop("loss")  # the optimiser's business
                 for name, values in metrics.items():
                     totals[name] = totals.get(name, 0.0) + values.double().sum()

@@ -25,7 +25,7 @@ CHECKPOINT = "last.pt"
 MODULES: Mapping[Part, Sequence[str]] = {
     "model": ("model",),
     "encoder": ("encoder", "amortiser"),
-    "posterior": ("posterior",),
+    "posterior": ("posterior", "expansion"),
 }
 
 

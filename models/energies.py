@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.generative import LOG_2PI, GenerativeModel, Sample, models
-from models.posteriors.protocol import LogDensity
+from models.posteriors.paths import LogDensity
 from utils.types import PositiveFloat
 
 Energy = Callable[[Tensor, Tensor], Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.likelihoods import Likelihood, likelihoods
 from models.networks import decoders
-from models.posteriors.protocol import LogDensity
+from models.posteriors.paths import LogDensity
 from utils.registry import Registry
 from utils.types import PositiveFloat, PositiveInt
 

@@ -10,8 +10,9 @@ from models.posteriors.chain import Chain
 
 
 class VAE(nn.Module):
-    """p(x, z) with an amortised posterior: context(x) = amortiser(encoder(x)).
+    """p(x, z) with an amortised posterior: context(x) = expansion(amortiser(encoder(x))).
 
+    The expansion, which holds what is learned but not amortised, belongs to the posterior.
     Encoding happens once per datum, whatever the number of samples.
     """
 
@@ -21,7 +22,8 @@ class VAE(nn.Module):
         self.encoder = encoder
         self.posterior = posterior
         self.amortiser = posterior.amortiser(encoder.num_features)
+        self.expansion = posterior.expansion()
 
     def context(self, x: Tensor) -> Tensor:
         """Context (B, P) of the posterior for x (B, C, H, W)."""
-        return self.amortiser(self.encoder(x))
+        return self.expansion(self.amortiser(self.encoder(x)))

@@ -17,13 +17,14 @@ from torch.distributions import Normal
 
 from models.posteriors.auxiliary import aux_real_nvp
 from models.posteriors.chain import Chain
+from models.posteriors.paths import Remembered
 from models.posteriors.protocol import posteriors
 from utils.registry import REQUIRED, Node, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("PLUMBLINE_TEST_SEED", "20181"))
 M = TypeVar("M", bound=nn.Module)
-NO_TARGET: Callable[[Tensor], Tensor] = lambda z: z.sum(-1)  # noqa: E731
+NO_TARGET = Remembered(lambda z: z.sum(-1))
 # Three data for the fixture `linear_gaussian`, and what gives each of them the same Gaussian.
 X = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.2], [0.1, 0.1, 0.3]])
 X = X.double().view(3, 1, 1, 3)
@@ -79,7 +80,7 @@ def narrow(value: Any) -> Any:
     if not isinstance(value, Node):
         return value
     options = {
-        name: [8] * len(given) if name.endswith("hidden") else narrow(given)
+        name: [8] * len(given) if name.endswith("hidden") and given else narrow(given)
         for name, given in value.options.items()
     }
     return Node(value.entry, options)

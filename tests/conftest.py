@@ -57,10 +57,15 @@ def common_noise(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         noise = torch.from_numpy(generator.standard_normal(one)).expand(shape)
         return noise.to(options.get("dtype"), copy=True)
 
+    def rand_like(values: Tensor) -> Tensor:
+        one = torch.from_numpy(generator.random((*values.shape[:-1], 1)))  # (S, B), of decisions
+        return one.expand(values.shape).to(values.dtype)
+
     def rewind() -> None:
         nonlocal generator
         generator = np.random.default_rng([SEED, 7])
         monkeypatch.setattr(torch, "randn", randn)
         monkeypatch.setattr(torch, "randn_like", lambda values: randn(*values.shape))
+        monkeypatch.setattr(torch, "rand_like", rand_like)
 
     return rewind

@@ -11,9 +11,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from models.generative import LinearGaussian
 from models.posteriors.auxiliary import (
-    Conditional,
     ConditionalGaussian,
-    Draw,
     Drop,
     Lift,
     PartnerCoupling,
@@ -21,7 +19,7 @@ from models.posteriors.auxiliary import (
 )
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, gaussian
-from models.posteriors.protocol import State
+from models.posteriors.protocol import Density, Draw, State
 from tests.components import NO_TARGET, normal, perturbed, reseed
 
 X = torch.tensor([[0.5, -1.0, 1.5], [0.4, 0.9, -0.2]]).double().view(2, 1, 1, 3)
@@ -107,23 +105,23 @@ def test_drop_scores_the_v_it_drops():
     torch.testing.assert_close(gradient, (v - mean) * (-log_variance).exp())
 
 
-class Thermal(Conditional):
+class Thermal(Density):
     """N(0, T I): what a Hamiltonian posterior lifts a momentum from; no net, no h."""
 
-    def __init__(self, partner_size: int, temperature: float) -> None:
+    def __init__(self, size: int, temperature: float) -> None:
         super().__init__()
-        self.partner_size = partner_size
+        self.size = size
         self.scale = math.sqrt(temperature)
 
-    def sample(self, z: Tensor, h: Tensor) -> Draw:
-        v = self.scale * torch.randn_like(z)
-        return Draw(v, self.log_prob(v, z, h))
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        v = self.scale * torch.randn_like(given)
+        return Draw(v, self.log_prob(v, given, context))
 
-    def log_prob(self, v: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        return Normal(0.0, self.scale).log_prob(v).sum(-1)
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        return Normal(0.0, self.scale).log_prob(z).sum(-1)
 
 
-def nets_that_differ() -> tuple[Conditional, Conditional]:
+def nets_that_differ() -> tuple[Density, Density]:
     """r is beside q, and narrower: a wider one would give the weights heavy tails."""
     q, r = (perturbed(ConditionalGaussian(2, hidden=(6,)), scale=0.05) for _ in range(2))
     with torch.no_grad():

@@ -15,7 +15,7 @@ from models.generative import LinearGaussian
 from models.losses import losses, warmups
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import gaussian
-from models.posteriors.protocol import Stage
+from models.posteriors.protocol import Stage, Transition
 from tests.components import (
     POSTERIORS,
     initial,
@@ -37,8 +37,19 @@ NEEDED: dict[str, dict[str, Any]] = {  # for options without a default, or with 
     "cyclical": {"period": 4},
     "multi_step": {"milestones": [2, 4]},
 }
-REFUSES: dict[str, Callable[[list[Stage]], bool]] = {  # which posteriors, seen by their stages
-    "avo": lambda stages: len(stages) == 1 or any(s.state.v is not None for s in stages),
+
+
+def has_nothing_to_learn(transition: Transition) -> bool:
+    return transition.context_size == 0 and not list(transition.parameters())
+
+
+REFUSES: dict[str, Callable[[Chain, list[Stage]], bool]] = {  # which posteriors
+    "avo": lambda posterior, stages: (
+        len(stages) == 1
+        or any(stage.state.v is not None for stage in stages)
+        or posterior.makes_choices
+        or any(map(has_nothing_to_learn, posterior.transitions))
+    ),
 }
 
 
@@ -60,7 +71,7 @@ def test_every_component_says_in_one_line_what_it_is(registry):
 def refused(name: str, posterior: Chain) -> bool:
     """Whether the loss is expected to refuse the posterior; a loss that states nothing may not."""
     stages = list(posterior.stages(initial(posterior, 1), standard_log_prob))
-    return name in REFUSES and REFUSES[name](stages)
+    return name in REFUSES and REFUSES[name](posterior, stages)
 
 
 @of(losses)

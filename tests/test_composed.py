@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.posteriors.chain import Chain
-from models.posteriors.composed import StandardNormal
+from models.posteriors.gaussian import StandardNormal
 from models.posteriors.protocol import posteriors
 from tests.components import make_node, reseed, standard_log_prob
 
@@ -25,6 +25,7 @@ def composed(*transitions: dict[str, Any], **options: Any) -> Chain:
 
 LIFT = {"name": "lift", "density": {"name": "gaussian", "hidden": [5]}}
 DROP = {"name": "drop", "density": {"name": "gaussian", "hidden": [5]}}
+LEAPFROG = {"name": "leapfrog", "num_steps": 1}
 PARTNER = {"name": "partner_coupling", "hidden": [5]}
 
 
@@ -46,6 +47,21 @@ def test_a_chain_is_composed_by_its_configuration():
     assert posterior.context_size == base + planar + 3
     draw = posterior(torch.zeros(2, posterior.context_size), standard_log_prob, 5)
     assert draw.log_q.shape == (5, 2)
+
+
+def test_a_partner_may_come_from_any_density_and_targets_from_a_schedule():
+    posterior = composed(
+        LEAPFROG | {"name": "hamiltonian"},
+        {"name": "planar"},
+        {"name": "lift", "density": {"name": "diagonal"}},
+        LEAPFROG,
+        {"name": "drop", "density": {"name": "standard"}},
+        schedule={"name": "free"},
+    )
+    base, steps, planar, momentum, increments = 8, 4, 9, 8, 3
+    assert posterior.context_size == base + steps + planar + momentum + steps + increments
+    assert posterior.amortiser(7).out_features == base + planar + momentum
+    assert posterior.schedule.num_targets == 2
 
 
 def test_a_chain_equals_the_recipe_it_spells_out():
@@ -92,6 +108,13 @@ def test_building_a_chain_draws_nothing_from_the_global_stream():
             {},
             r"`transitions\[0\]` .*: `shared_size` is 5 here, but the chain's is 0",
         ),
+        ([LEAPFROG], {}, r"`transitions\[0\]` \(Leapfrog\): needs a partner .*`lift` first"),
+        (
+            [{"name": "lift", "density": {"name": "gaussian", "partner_size": 3}}, LEAPFROG],
+            {},
+            r"`transitions\[1\]` \(Leapfrog\): needs a partner v of size 4; got one of size 3",
+        ),
+        ([PARTNER], {"schedule": {"name": "linear"}}, "`schedule` is for transitions that look"),
     ],
 )
 def test_transitions_that_do_not_fit_are_refused(
@@ -125,7 +148,7 @@ def test_bad_options_are_refused(options):
 
 def test_standard_base():
     base = StandardNormal(3)
-    z, log_q = base.sample(torch.zeros(2, 0).double(), 5)
+    z, log_q, _ = base.sample(torch.zeros(5, 2, 0).double(), torch.zeros(2, 0))
     assert z.shape == (5, 2, 3) and z.dtype == torch.float64
     torch.testing.assert_close(log_q, standard_log_prob(z))
     posterior = build({"name": "chain", "base": {"name": "standard"}, "transitions": []})

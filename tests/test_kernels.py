@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.func import functional_call, stack_module_state, vmap
 
-from models.posteriors.auxiliary import Conditional
 from models.posteriors.kernels import LEAST_NOISE, GatedGaussian, GaussianKernel, hvi, hvm
-from models.posteriors.protocol import State
+from models.posteriors.protocol import Density, State
 from tests.components import perturbed
 
 LATENT, SHARED = 3, 2
@@ -129,7 +128,7 @@ def test_hvi_adds_up_base_and_kernels():
     context = 0.5 * torch.randn(2, 2 * LATENT + SHARED).double()
     stages = list(posterior.stages(context, log_target, 4))
     h = context[:, 2 * LATENT :]
-    expected = posterior.base.log_prob(stages[0].state.z, context[:, : 2 * LATENT])
+    expected = posterior.log_base(context)(stages[0].state.z)
     torch.testing.assert_close(stages[0].log_q, expected)
     for kernel, before, after in zip(posterior.transitions, stages, stages[1:], strict=False):
         start, end = before.state.z, after.state.z
@@ -153,12 +152,12 @@ def test_hvm_is_its_three_densities(partner):
     assert torch.equal(lifted.state.v, z)  # type: ignore[arg-type]
     h = context[:, 2 * partner :]
 
-    def log_normal(density: Conditional, end: Tensor, given: Tensor) -> Tensor:
+    def log_normal(density: Density, end: Tensor, given: Tensor) -> Tensor:
         mean, log_variance = density.net(given, h).chunk(2, -1)
         return Normal(mean, (0.5 * log_variance).exp()).log_prob(end).sum(-1)
 
     lift, _, drop = posterior.transitions
-    log_v = posterior.base.log_prob(v, context[:, : 2 * partner])
+    log_v = posterior.log_base(context)(v)
     expected = log_v + log_normal(lift.density, z, v) - log_normal(drop.density, v, z)
     torch.testing.assert_close(last.log_q, expected)
 

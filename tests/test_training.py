@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,12 @@ from torch import Tensor
 from experiments.build import build
 from experiments.schema import DEFAULTS, RunConfig
 from experiments.training import DivergedError, Trainer
+from models.posteriors.chain import Chain
+from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.langevin import MetropolisLangevin, Proposal
+from models.posteriors.paths import Target
+from models.posteriors.step_sizes import LearnedSize
+from models.vae import VAE
 from tests.components import SEED, breaking_compiler, reseed
 from utils import checkpoint, seeding
 from utils.config import load
@@ -117,6 +124,46 @@ def test_metrics_of_equal_batches_are_the_plain_mean_of_the_steps(data):
     (report, _) = fit(fitted, 1)
     plain = dict(zip(fitted._names, fitted._history.double().mean(0).tolist(), strict=True))
     assert {name: report.values[name] for name in plain} == plain
+
+
+class Adaptive(MetropolisLangevin):
+    """A step that is longer or shorter after each optimiser's step, by its acceptance."""
+
+    factor: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(latent_dim, step_size=partial(LearnedSize, first=0.1))
+        self.register_buffer("factor", torch.ones(()))
+
+    def propose(self, z: Tensor, context: Tensor, target: Target) -> Proposal:
+        return super().propose(z, context + self.factor.log(), target)
+
+    def adapt(self, stats: Mapping[str, Tensor]) -> None:
+        self.factor *= 0.5 + stats["acceptance"].mean()
+
+
+def test_resume_is_exact_with_transitions_that_adapt(data, tmp_path):
+    def make() -> Trainer:
+        config = configure()
+        built = build(config, data.x_shape)
+        with seeding.isolated(0):
+            posterior = Chain(DiagonalGaussian(2), [Adaptive(2)])
+            vae = VAE(built.vae.model, built.vae.encoder, posterior)
+        return Trainer(vae, built.loss, data, config.training, config.seed)
+
+    straight = make()
+    expected = fit(straight, 3)
+    assert straight.vae.posterior.transitions[0].factor != 1
+    assert 0 < expected[0].values["acceptance"] < 1
+    first = make()
+    before = fit(first, 1)
+    assert not first.train_epoch(lambda step: step < 2)
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    second = make()
+    second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
+    assert before + fit(second, 2) == expected
+    for name, tensor in straight.vae.state_dict().items():
+        assert torch.equal(second.vae.state_dict()[name], tensor), name
 
 
 def test_evaluation_changes_nothing_else(data):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
 
+from models.posteriors.paths import Remembered, Target
 from models.posteriors.protocol import Move, State, Transition, transitions
 from tests.components import make_node, perturbed
 
@@ -49,6 +49,26 @@ CASES = [
     Case("inverse_autoregressive", {**NET, "hidden": [8, 7]}, prior_like=False),
     Case("inverse_autoregressive", {"hidden": [6], "reverse": True}, prior_like=False),
     Case("gaussian_kernel", NET, bijective=False),
+    *(
+        Case("leapfrog", options, (PARTNER,), partner=PARTNER, prior_like=False)
+        for options in (
+            {"num_steps": 3},
+            {"num_steps": 3, "tempering": "free", "step_size_per": "step"},
+            {"num_steps": 2, "tempering": "fixed_scale"},
+            {"num_steps": 2, "tempering": "fixed_temperature"},
+        )
+    ),
+    Case("hamiltonian", bijective=False),
+    Case("langevin", bijective=False),
+    Case("langevin", {"skip_below": 0.5}, bijective=False),
+    Case(
+        "langevin",
+        {"reverse_hidden": [5], "shared_size": SHARED, "activation": "tanh"},
+        bijective=False,
+    ),
+    Case("metropolis_langevin", bijective=False),
+    Case("metropolis_langevin", {"rule": "barker"}, bijective=False),
+    Case("metropolis_hamiltonian", bijective=False),
     Case(
         "partner_coupling",
         {**NET, "partner_size": PARTNER, "scale": "exponential"},
@@ -106,9 +126,9 @@ def make_state(case: Case, latent_dim: int, num_samples: int, num_data: int) -> 
     return State(z, v)
 
 
-def log_target(z: Tensor) -> Tensor:
+def make_target() -> Target:
     """A smooth correlated density, unnormalised."""
-    return -0.5 * z.square().sum(-1) - 0.1 * (z.sum(-1) - 0.3).pow(4)
+    return Remembered(lambda z: -0.5 * z.square().sum(-1) - 0.1 * (z.sum(-1) - 0.3).pow(4))
 
 
 def joined(state: State) -> Tensor:
@@ -137,12 +157,12 @@ def test_log_ratio_is_minus_the_log_determinant(case: Case, latent_dim: int):
         state = make_state(case, latent_dim, 1, 1)
 
         def image(vector: Tensor, context: Tensor = context) -> Tensor:
-            move = transition(parted(vector[None, None], latent_dim), context, log_target)
+            move = transition(parted(vector[None, None], latent_dim), context, make_target())
             return joined(move.state)[0, 0]
 
         jacobian = torch.autograd.functional.jacobian(image, joined(state)[0, 0])
         log_det = torch.linalg.slogdet(jacobian).logabsdet
-        log_ratio = transition(state, context, log_target).log_ratio
+        log_ratio = transition(state, context, make_target()).log_ratio
         assert log_ratio.shape == (1, 1)
         torch.testing.assert_close(log_ratio[0, 0], -log_det, atol=1e-8, rtol=0)
 
@@ -152,12 +172,12 @@ def test_a_batch_is_its_rows(case: Case, latent_dim: int):
     transition = build(case, latent_dim)
     context = make_context(transition, 3)
     state = make_state(case, latent_dim, 2, 3)
-    move: Move = transition(state, context, log_target)
+    move: Move = transition(state, context, make_target())
     assert move.state.z.shape == (2, 3, latent_dim)
     assert move.log_ratio.shape == (2, 3)
     for sample in range(2):
         for datum in range(3):
-            alone = transition(row(state, sample, datum), context[datum][None], log_target)
+            alone = transition(row(state, sample, datum), context[datum][None], make_target())
             torch.testing.assert_close(joined(row(move.state, sample, datum)), joined(alone.state))
             torch.testing.assert_close(move.log_ratio[sample, datum], alone.log_ratio[0, 0])
 
@@ -168,7 +188,7 @@ def test_a_fresh_datum_keeps_the_prior(case: Case, latent_dim: int):
     node = make_node(transitions, {"name": case.name, **case.options})
     transition = node.build(latent_dim=latent_dim).double()
     state = make_state(case, latent_dim, 4, 2)
-    move = transition(state, make_context(transition, 2, spread=0.0), log_target)
+    move = transition(state, make_context(transition, 2, spread=0.0), make_target())
     before = -0.5 * joined(state).square().sum(-1)
     after = -0.5 * joined(move.state).square().sum(-1)
     # The initial context is a float32 number: 6e-8, times a few layers.
@@ -180,7 +200,7 @@ def test_a_fresh_datum_keeps_the_prior(case: Case, latent_dim: int):
 def test_gradients_are_finite(case: Case, latent_dim: int, spread: float):
     transition = build(case, latent_dim)
     context = make_context(transition, 3, spread).requires_grad_()
-    move = transition(make_state(case, latent_dim, 2, 3), context, log_target)
+    move = transition(make_state(case, latent_dim, 2, 3), context, make_target())
     (joined(move.state).square().sum() + move.log_ratio.sum()).backward()
     wanted = {"context": context} if context.numel() else {}
     for name, tensor in {**wanted, **dict(transition.named_parameters())}.items():
@@ -196,29 +216,9 @@ def test_second_derivatives_are_right(case: Case, latent_dim: int):
     vector = joined(make_state(case, latent_dim, 1, 1)).requires_grad_()
 
     def outputs(vector: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        move = transition(parted(vector, latent_dim), context, log_target)
+        move = transition(parted(vector, latent_dim), context, make_target())
         return joined(move.state), move.log_ratio
 
     inputs = (vector, context)
     assert torch.autograd.gradcheck(outputs, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(outputs, inputs, fast_mode=True)
-
-
-@every_bijection
-def test_stacked_copies_are_their_loop(case: Case, latent_dim: int):
-    """Local optimisation gives each datum its own weights: vmap over copies and contexts."""
-    copies = [build(case, latent_dim) for _ in range(3)]
-    params, buffers = stack_module_state(copies)
-    context = make_context(copies[0], 3).unsqueeze(1)  # (copies, B = 1, P)
-    vector = joined(make_state(case, latent_dim, 2, 3)).movedim(1, 0).unsqueeze(2)
-
-    def one(params: Any, buffers: Any, vector: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = (parted(vector, latent_dim), context, log_target)
-        move = functional_call(copies[0], (params, buffers), inputs)
-        return joined(move.state), move.log_ratio
-
-    states, log_ratios = vmap(one)(params, buffers, vector, context)
-    for index, copy in enumerate(copies):
-        move = copy(parted(vector[index], latent_dim), context[index], log_target)
-        torch.testing.assert_close(states[index], joined(move.state))
-        torch.testing.assert_close(log_ratios[index], move.log_ratio)

@@ -12,10 +12,13 @@ from torch import Tensor
 from experiments.build import BuildError
 from experiments.resuming import Training
 from experiments.schema import Initialise, Part
-from experiments.weights import epoch_path, find_run, load_into, settle
+from experiments.weights import epoch_path, find_run, fix, load_into, settle
 from models.generative import LinearGaussian
 from models.networks.constant import Constant
-from models.posteriors.kernels import hvi
+from models.posteriors.chain import Chain
+from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.kernels import GaussianKernel
+from models.posteriors.langevin import Langevin
 from models.vae import VAE
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
@@ -127,7 +130,9 @@ def test_weights_are_those_that_the_run_was_evaluated_with_unless_asked_for(
 
 
 def make_vae() -> VAE:
-    return VAE(LinearGaussian((1, 1, 3), latent_dim=2), Constant(), hvi(2, num_layers=1))
+    layers = [GaussianKernel(2), Langevin(2)]
+    posterior = Chain(DiagonalGaussian(2), layers)
+    return VAE(LinearGaussian((1, 1, 3), latent_dim=2), Constant(), posterior)
 
 
 def filled(vae: VAE, number: float) -> dict[str, Tensor]:
@@ -158,4 +163,14 @@ def test_parts_are_loaded_alone(tmp_path, trained, part):
     vae = make_vae()
     load_into(vae, Initialise("a-s0", parts=[part], weights="last"), tmp_path, CPU)
     loaded = {name.split(".")[0] for name, w in vae.state_dict().items() if (w == 3).all()}
-    assert loaded == ({"amortiser"} if part == "encoder" else {part})  # this encoder has none
+    own = {"encoder": {"amortiser"}, "posterior": {"posterior", "expansion"}}  # no encoder here
+    assert loaded == own.get(part, {part})
+
+
+@pytest.mark.parametrize("part", get_args(Part))
+def test_what_is_learned_but_not_amortised_is_fixed_with_the_posterior(part):
+    vae = make_vae()
+    fix(vae, [part])
+    (numbers,) = vae.expansion.parameters()  # the Langevin step's sizes
+    assert numbers.requires_grad == (part != "posterior")
+    assert vae.amortiser.weight.requires_grad == (part != "encoder")

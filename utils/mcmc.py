@@ -47,15 +47,34 @@ class Proposal(NamedTuple, Generic[P]):
     divergent: Tensor
 
 
-class Target(NamedTuple, Generic[P]):
+P_co = TypeVar("P_co", bound=Evaluated, covariant=True)
+
+
+class Differentiable(Protocol[P_co]):
     """How a log-density is asked: for all that ``Evaluated`` tells of z, or the gradient alone."""
+
+    @property
+    def evaluate(self) -> Callable[[Tensor], P_co]:
+        """All that ``Evaluated`` tells."""
+
+    @property
+    def gradient(self) -> Callable[[Tensor], Tensor]:
+        """d log f / dz (S, B, D)."""
+
+
+class Target(NamedTuple, Generic[P]):
+    """A ``Differentiable`` made of two functions."""
 
     evaluate: Callable[[Tensor], P]
     gradient: Callable[[Tensor], Tensor]
 
 
 def leapfrog(
-    start: P, momentum: Tensor, step_size: Tensor | float, num_steps: int, target: Target[P]
+    start: P,
+    momentum: Tensor,
+    step_size: Tensor | float,
+    num_steps: int,
+    target: Differentiable[P],
 ) -> tuple[P, Tensor]:
     """Integrate dz/dt = v, dv/dt = d log f / dz over ``num_steps`` steps; returns the end.
 
@@ -89,8 +108,14 @@ def metropolis(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
     return torch.rand_like(probability) < probability, probability
 
 
+def barker(log_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Accept with probability t / (1 + t), t = exp(log_ratio) (Barker 1965); as ``metropolis``."""
+    probability = log_ratio.sigmoid().nan_to_num(nan=0.0)
+    return torch.rand_like(probability) < probability, probability
+
+
 def hamiltonian(
-    start: P, step_size: Tensor | float, num_steps: int, target: Target[P]
+    start: P, step_size: Tensor | float, num_steps: int, target: Differentiable[P]
 ) -> Proposal[P]:
     """A move of Hamiltonian Monte Carlo: fresh momentum, leapfrog, Metropolis on the energy.
 

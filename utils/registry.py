@@ -48,9 +48,9 @@ class Option:
     @property
     def wants_factory(self) -> bool:
         """Whether a node given here is passed as a factory, to be called by the component."""
-        annotated = typing.get_origin(self.annotation) is Annotated
-        declared = typing.get_args(self.annotation)[0] if annotated else None
-        return typing.get_origin(declared) is Callable
+        choices = (self.annotation, *typing.get_args(self.annotation))  # it may be null, too
+        declared = [typing.get_args(c)[0] for c in choices if typing.get_origin(c) is Annotated]
+        return any(typing.get_origin(kind) is Callable for kind in declared)
 
 
 REQUIRED: Any = inspect.Parameter.empty
@@ -90,7 +90,7 @@ class Node:
         """
         late = {option.name for option in self.entry.options if option.wants_factory}
         options = {
-            key: value.build if key in late else _build_nested(value, sizes)
+            key: value.build if key in late and value is not None else _build_nested(value, sizes)
             for key, value in self.options.items()
         }
         return self.entry.factory(**{name: sizes[name] for name in self.entry.sizes}, **options)

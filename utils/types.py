@@ -18,6 +18,8 @@ PositiveInt = Annotated[int, Gt(0), Le(LARGEST)]
 NonNegativeInt = Annotated[int, Ge(0), Le(LARGEST)]
 Depth = Annotated[int, Gt(0), Le(1000)]
 """How often a layer is repeated, each time with its own step of the computation."""
+NumSteps = Annotated[int, Ge(0), Le(1000)]
+"""Of dynamics within one draw, one gradient each; 0 takes none."""
 Dimension = Annotated[int, Gt(0), Le(10_000)]
 """Of data drawn from a model of as many dimensions squared."""
 Seed = Annotated[int, Ge(0), Lt(2**63)]

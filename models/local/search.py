@@ -16,12 +16,13 @@ from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.local.settings import LocalSettings
-from models.local.workbench import MOMENTS, Scope, Table, Workbench, frozen
+from models.local.workbench import MOMENTS, Scope, Table, Workbench
 from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
 from utils import seeding
 from utils.compiled import differentiated
+from utils.gradients import frozen
 
 FEWEST_COMPARISONS = 10  # or their standard error would be unknown
 STRETCH = 50  # steps that a chunk of data takes at once: rare looks, prompt interruption

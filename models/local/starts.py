@@ -15,8 +15,8 @@ from torch import Tensor
 from models.generative import GenerativeModel
 from models.local.search import LocalOptimum
 from models.posteriors.chain import Chain
+from models.posteriors.paths import LogDensity, Remembered
 from models.posteriors.per_datum import per_datum
-from models.posteriors.protocol import LogDensity
 from utils import mcmc
 
 PRIOR_DRAWS = 256  # for the prior's scale
@@ -67,41 +67,21 @@ def starting_contexts(
 
 def _placed(posterior: Chain, context: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     base = posterior.base
-    if base.latent_dim != mean.shape[-1]:
+    if base.size != mean.shape[-1]:
         return context  # a base over auxiliary variables
     return torch.cat([base.placed(mean, scale), context[:, base.context_size :]], -1)
 
 
-class _Point(NamedTuple):
-    z: Tensor
-    log_density: Tensor
-    gradient: Tensor
-
-
 def _moments(log_joint: LogDensity, z: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Mean and scale (B, D) of the second half of a run from each of z (n, B, D)."""
-
-    def evaluate(z: Tensor) -> _Point:
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            log_density = log_joint(leaf)
-            (gradient,) = torch.autograd.grad(log_density.sum(), leaf)
-        return _Point(z, log_density.detach(), gradient)
-
-    target = mcmc.Target(evaluate, lambda z: evaluate(z).gradient)
-    point, step_size = evaluate(z), torch.full_like(z[..., :1], 0.1)
+    target, step_size = Remembered(log_joint), torch.full_like(z[..., :1], 0.1)
     draws = []
     for move in range(MOVES):
-        proposal = mcmc.hamiltonian(point, step_size, LEAPFROGS, target)
-        accepted, new = proposal.accepted, proposal.point
-        point = _Point(
-            torch.where(accepted[..., None], new.z, point.z),
-            torch.where(accepted, new.log_density, point.log_density),
-            torch.where(accepted[..., None], new.gradient, point.gradient),
-        )
+        proposal = mcmc.hamiltonian(target.evaluate(z), step_size, LEAPFROGS, target)
+        z = target.choose(proposal.accepted, proposal.point.z, z)
         step_size = step_size * (0.5 * (proposal.probability[..., None] - ACCEPTANCE)).exp()
         if move >= MOVES // 2:
-            draws.append(point.z)
+            draws.append(z)
     run = torch.stack(draws)  # (T, n, B, D)
     return list(zip(run.mean(0), run.std(0).clamp_min(SMALLEST_SCALE), strict=True))
 

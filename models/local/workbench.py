@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
@@ -90,16 +89,3 @@ class Workbench:
         """Whether all parameters of a datum are finite (B,)."""
         each = [value.isfinite().unsqueeze(-1).flatten(1).all(1) for value in self.values.values()]
         return torch.stack(each).all(0)
-
-
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block the modules' parameters ask for no gradients."""
-    weights = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -10,10 +10,22 @@ from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.losses.bounds import ELBO
-from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
+from models.losses.protocol import (
+    Bound,
+    LogTerms,
+    Loss,
+    Warmup,
+    Weight,
+    losses,
+    stat_metrics,
+    stats_of,
+    warmups,
+)
 from models.posteriors.chain import Chain
-from models.posteriors.protocol import LogDensity, Stage
+from models.posteriors.paths import LogDensity
+from models.posteriors.protocol import Stage
 from utils import schedules
+from utils.gradients import frozen
 from utils.seeding import isolated
 from utils.types import Fraction, NonNegativeFloat, PositiveInt
 
@@ -74,13 +86,15 @@ class AVO(Loss):
         # Here and not where they are defined: this loads the compiler, a third of a start.
         self._coin = torch.compiler.disable(_coin)
         self._by_position = torch.compiler.disable(_by_position)
+        self._with_constant = torch.compiler.disable(_with_constant)
 
     def check(self, posterior: Chain) -> None:
         """Try ``posterior`` out on a target of its own.
 
         Raises ValueError when it has no transitions or not as many as there are ``alphas``, when
-        a transition leaves the space of z (lift, drop and all between), or when one that has no
-        weights leaves the base's density alone whatever its context: reflections of N(0, I).
+        they make discrete choices, when a transition leaves the space of z (lift, drop and all
+        between), or when one that has no weights leaves the base's density alone whatever its
+        context (reflections of N(0, I)) or has nothing to learn.
         """
         num_layers = len(posterior.transitions)
         if not num_layers:
@@ -89,6 +103,8 @@ class AVO(Loss):
             raise ValueError(
                 f"`alphas` are {len(self.alphas)} numbers for {num_layers} transitions"
             )
+        if posterior.makes_choices:
+            raise ValueError("avo cannot train discrete choices (Metropolis); take elbo or iwae")
         with isolated(seed=0), torch.no_grad():
             _try_out(posterior)
 
@@ -104,23 +120,24 @@ class AVO(Loss):
         if torch.is_grad_enabled() and not self._coin(self.avo_probability):
             return self.elbo(model, posterior, x, context, weight)
         stages = posterior.stages(context, model.log_joint(x), self.num_samples, detach=True)
-        base_loss = self._base_loss(model, x, next(stages), weight)
-        layers = list(stages)
+        looks = any(transition.uses_target for transition in posterior.transitions)
+        first, *layers = self._with_constant(model, stages) if looks else stages
+        base_loss = self._base_loss(model, x, first, weight)
+        stats = stats_of([first, *layers])
         z = torch.cat([stage.state.z for stage in layers])  # (T S, B, D)
         alphas = torch.tensor(self._alphas(len(layers)), dtype=z.dtype, device=z.device)
         alphas = alphas.repeat_interleave(self.num_samples)[:, None]  # (T S, 1)
-        log_joint, log_base = model.log_joint(x), _base_density(posterior, context.detach())
-        log_f = self._by_position(lambda z: alphas * log_joint(z) + (1 - alphas) * log_base(z), z)
+        log_f = self._by_position(layers[-1].path.at(alphas), z)
         log_q = torch.cat([stage.log_q for stage in layers])
         by_layer = (log_q - log_f).unflatten(0, (len(layers), -1)).mean(1)  # (T, B)
         with torch.no_grad():
             log_prior = model.log_prior(layers[-1].state.z)
             log_likelihood = log_f[-self.num_samples :] - log_prior  # alpha_T = 1
             terms = LogTerms(log_likelihood, log_prior, layers[-1].log_q)
-            value, metrics = terms.log_w.mean(0), dict(terms.metrics())
+            value, metrics = terms.log_w.mean(0), {**terms.metrics(), **stat_metrics(stats)}
         if not torch.is_grad_enabled():
             metrics |= {f"layer_{t}": loss for t, loss in enumerate(by_layer, start=1)}
-        return Bound(by_layer.mean(0) + base_loss, value, metrics)
+        return Bound(by_layer.mean(0) + base_loss, value, metrics, stats)
 
     def _alphas(self, num_layers: int) -> list[float]:
         alphas = self.alphas
@@ -133,8 +150,7 @@ class AVO(Loss):
     ) -> Tensor | float:
         if self.base_weight == 0:
             return 0.0
-        z, log_q = first.state.z, first.log_q
-        terms = LogTerms(model.log_likelihood(x, z), model.log_prior(z), log_q)
+        terms = LogTerms.of(model, x, first)
         return -self.base_weight * self.elbo.annealed(terms, weight).mean(0)
 
 
@@ -143,9 +159,10 @@ def _coin(probability: float) -> bool:
     return torch.rand(()).item() < probability
 
 
-def _base_density(posterior: Chain, context: Tensor) -> LogDensity:
-    own = context[..., : posterior.base.context_size]  # its slice is the first
-    return lambda z: posterior.base.log_prob(z, own)
+def _with_constant(model: GenerativeModel, stages: Iterable[Stage]) -> list[Stage]:
+    """The stages, drawn while the model is a constant: the forces it exerts must not train it."""
+    with frozen(model):
+        return list(stages)
 
 
 def _by_position(log_density: LogDensity, z: Tensor) -> Tensor:
@@ -168,7 +185,7 @@ def _try_out(posterior: Chain) -> None:
     context = context.to(next(posterior.parameters(), context))
     # Off its start, where flows are identities and the base is isotropic.
     context = context + 0.1 * torch.randn_like(context)
-    log_base = _base_density(posterior, context)
+    log_base = posterior.log_base(context)
     stages = posterior.stages(context, lambda z: -0.5 * (z - 1).square().sum(-1), 10)
     before = next(stages)
     for place, stage in enumerate(stages):
@@ -180,6 +197,8 @@ def _try_out(posterior: Chain) -> None:
                 f"variable, and there is no annealed target for that"
             )
         has_weights = any(True for _ in transition.parameters())
+        if not has_weights and transition.context_size == 0:
+            raise ValueError(f"{name} has nothing that avo could teach it; take elbo or iwae")
         if not has_weights and _keeps(log_base, before, stage):
             raise ValueError(
                 f"{name} leaves the base's density as it is whatever its context, so avo has "

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
+from models.posteriors.protocol import Stage
 from utils.registry import Registry
 
 
@@ -20,6 +22,16 @@ class LogTerms(NamedTuple):
     log_likelihood: Tensor
     log_prior: Tensor
     log_q: Tensor
+
+    @classmethod
+    def of(cls, model: GenerativeModel, x: Tensor, stage: Stage) -> LogTerms:
+        """The terms of a stage; log p(x, z) is not evaluated again where the chain has done so."""
+        z = stage.state.z
+        known = stage.path.end.known(z)
+        if known is None:
+            return cls(model.log_likelihood(x, z), model.log_prior(z), stage.log_q)
+        log_prior = model.log_prior(z)
+        return cls(known - log_prior, log_prior, stage.log_q)
 
     @property
     def log_w(self) -> Tensor:
@@ -36,13 +48,50 @@ class Bound(NamedTuple):
     """A stochastic lower bound on log p(x), per datum.
 
     ``loss`` (B,) is for the optimiser only. ``value`` (B,) is the bound itself in nats, larger is
-    better, never annealed. ``metrics`` holds further (B,) tensors for people. Only ``loss``
-    carries gradients.
+    better, never annealed. ``metrics`` holds further (B,) tensors for people. ``stats`` are those
+    of the posterior's transitions, in their order. Only ``loss`` carries gradients.
     """
 
     loss: Tensor
     value: Tensor
     metrics: Mapping[str, Tensor]
+    stats: Sequence[Mapping[str, Tensor]] = ()
+
+
+def stats_of(stages: Sequence[Stage]) -> Sequence[Mapping[str, Tensor]]:
+    """The stats of a chain's transitions, one mapping each, from all of its stages."""
+    return [stage.stats for stage in stages[1:]]
+
+
+def stat_metrics(stats: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Means (B,) over transitions and samples of each stat (S, B); others are not for people."""
+    means: dict[str, list[Tensor]] = {}
+    for told in stats:
+        for name, values in told.items():
+            if values.dim() == 2:
+                means.setdefault(name, []).append(values.mean(0))
+    return {name: torch.stack(of_each).mean(0) for name, of_each in means.items()}
+
+
+def caution_of_choices(posterior: Chain, num_samples: int) -> str | None:
+    """What to say where the score term of a single sample has no baseline."""
+    if not posterior.makes_choices or num_samples > 1:
+        return None
+    return (
+        "this posterior makes discrete choices (Metropolis), and with `loss.num_samples: 1` the "
+        "gradient has no baseline and a large variance; take 2 samples or more"
+    )
+
+
+def score_term(signal: Tensor, log_choice: Tensor) -> Tensor:
+    """Σ_s signal_s log_choice_s (B,) with this gradient but of value zero; both (S, B).
+
+    Added to a bound it gives the part of its gradient that goes through discrete choices: a draw
+    with a good ``signal``, which is a constant, makes its choices likelier. A signal less a
+    baseline of the other samples keeps the mean and has less variance (Mnih and Rezende 2016,
+    arXiv 1602.06725).
+    """
+    return (signal.detach() * (log_choice - log_choice.detach())).sum(0)
 
 
 Weight = float | Tensor
@@ -72,6 +121,10 @@ class Loss(ABC):
 
     def check(self, posterior: Chain) -> None:  # noqa: B027 - an empty hook
         """Raise ValueError where the loss does not apply to ``posterior``."""
+
+    def caution(self, posterior: Chain) -> str | None:
+        """What a person should know who trains ``posterior`` by this loss; None: nothing."""
+        return None
 
     @abstractmethod
     def __call__(

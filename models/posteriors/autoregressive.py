@@ -15,7 +15,8 @@ from models.networks.conditioned import check_shared
 from models.networks.layers import UNITS, Activation
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
-from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
+from models.posteriors.paths import Target
+from models.posteriors.protocol import Move, State, Transition, posteriors, transitions
 from utils.types import Depth, FiniteFloat, NonNegativeInt, PositiveInt
 
 SomeWidths = Annotated[Sequence[PositiveInt], MinLen(1)]
@@ -104,7 +105,7 @@ class InverseAutoregressive(Transition):
         self.forget_bias = forget_bias
         self.uses_shared = shared_size > 0
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; the target is not looked at."""
         mean, raw = self.net(state.z, context).chunk(2, dim=-1)
         minus_log_gate = F.softplus(-(raw + self.forget_bias))

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
 from models.posteriors.chain import Chain
 from models.posteriors.coupling import ConditionalAffine, Scale
 from models.posteriors.gaussian import DiagonalGaussian
-from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
-from utils.registry import Registry
+from models.posteriors.parts import Composite, Part
+from models.posteriors.paths import Target
+from models.posteriors.protocol import (
+    Density,
+    Draw,
+    Move,
+    State,
+    Transition,
+    conditionals,
+    posteriors,
+    transitions,
+)
 from utils.types import Depth, NonNegativeInt, PositiveInt
 
 
-class Draw(NamedTuple):
-    """A partner v (S, B, V) and its log-density (S, B) in nats."""
-
-    v: Tensor
-    log_density: Tensor
-
-
-class Conditional(nn.Module, ABC):
-    """A density of a partner v (S, B, V) given z (S, B, D) and, for some, the shared context h."""
-
-    partner_size: int
-    """V."""
-
-    uses_shared: bool = False
-    """Whether it looks at h."""
-
-    @abstractmethod
-    def sample(self, z: Tensor, h: Tensor) -> Draw:
-        """Reparameterised draw given z (S, B, D) and h (B, shared_size)."""
-
-    @abstractmethod
-    def log_prob(self, v: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        """Log-density (S, B) of v (S, B, V), in nats."""
-
-
-conditionals: Registry[Conditional] = Registry("conditionals", "models.posteriors")
-
-
 @conditionals.register("gaussian")
-class ConditionalGaussian(Conditional):
+class ConditionalGaussian(Density):
     """N(v; mean(z, h), diag(variance(z, h))) from a net; starts at N(0, I)."""
 
     def __init__(
@@ -59,20 +40,19 @@ class ConditionalGaussian(Conditional):
         shared_size: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
-        self.partner_size = latent_dim if partner_size is None else partner_size
+        self.size = latent_dim if partner_size is None else partner_size
         self.uses_shared = shared_size > 0
-        self.gaussian = DiagonalGaussian(self.partner_size)
+        self.gaussian = DiagonalGaussian(self.size)
         size = self.gaussian.context_size
         self.net = ConditionedMLP(latent_dim, shared_size, size, hidden, activation)
 
-    def sample(self, z: Tensor, h: Tensor) -> Draw:
-        """See ``Conditional``."""
-        v, log_density = self.gaussian.sample(self.net(z, h), 1)
-        return Draw(v[0], log_density[0])  # one v for each z
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        """See ``Density``; ``context`` is h."""
+        return self.gaussian.sample(given, self.net(given, context))
 
-    def log_prob(self, v: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        """See ``Conditional``."""
-        return self.gaussian.log_prob(v, self.net(z, h))
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        """See ``Density``; ``context`` is h."""
+        return self.gaussian.log_prob(z, given, self.net(given, context))
 
 
 def partner_of(state: State, size: int) -> Tensor:
@@ -84,38 +64,42 @@ def partner_of(state: State, size: int) -> Tensor:
     return state.v
 
 
-@transitions.register("lift")
-class Lift(Transition):
-    """Add a partner: z -> (z, v) with v ~ q(v | z, h); log_ratio = log q(v | z, h)."""
+class OfPartner(Composite, Transition):
+    """A transition that is made by a density of the partner, whose numbers are its own."""
 
-    def __init__(self, *, density: Annotated[Conditional, conditionals]) -> None:
+    def __init__(self, *, density: Annotated[Density, conditionals]) -> None:
         super().__init__()
         self.density = density
         self.uses_shared = density.uses_shared
+        self.join()
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def own_parts(self) -> list[Part]:
+        """See ``Composite``."""
+        return [self.density]
+
+
+@transitions.register("lift")
+class Lift(OfPartner):
+    """Add a partner: z -> (z, v) with v ~ q(v | z, h); log_ratio = log q(v | z, h)."""
+
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``. Raises ValueError when z has a partner already."""
         if state.v is not None:
             raise ValueError("z has a partner v already: `drop` that first")
-        v, log_density = self.density.sample(state.z, context)
-        return Move(State(state.z, v), log_density)
+        v, log_q, excess = self.density.sample(state.z, context)
+        return Move(State(state.z, v), log_q, excess=excess)
 
 
 @transitions.register("drop")
-class Drop(Transition):
+class Drop(OfPartner):
     """Drop the partner: (z, v) -> z; log_ratio = -log r(v | z, h) at the very v that is dropped.
 
     Scored at another draw from r it would be r's entropy, and r would never learn of v.
     """
 
-    def __init__(self, *, density: Annotated[Conditional, conditionals]) -> None:
-        super().__init__()
-        self.density = density
-        self.uses_shared = density.uses_shared
-
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``. Raises ValueError when there is no partner of r's size."""
-        v = partner_of(state, self.density.partner_size)
+        v = partner_of(state, self.density.size)
         return Move(State(state.z), -self.density.log_prob(v, state.z, context))
 
 
@@ -145,7 +129,7 @@ class PartnerCoupling(Transition):
         self.move_v = ConditionalAffine(self.partner_size, latent_dim, *options)
         self.move_z = ConditionalAffine(latent_dim, self.partner_size, *options)
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``. Raises ValueError when there is no partner of the right size."""
         v, log_det_v = self.move_v(partner_of(state, self.partner_size), state.z, context)
         z, log_det_z = self.move_z(state.z, v, context)
@@ -181,7 +165,7 @@ def aux_real_nvp(
     """
     shared_size = latent_dim if shared_size is None else shared_size
 
-    def density() -> Conditional:
+    def density() -> Density:
         return ConditionalGaussian(
             latent_dim,
             partner_size=partner_size,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.paths import Target
 from models.posteriors.protocol import (
-    LogDensity,
     Move,
     State,
     Transition,
@@ -61,7 +61,7 @@ class Planar(Transition):
         w = axes(self.num_layers, self.latent_dim)
         return torch.cat([UNIT * w, w, torch.zeros(self.num_layers, 1)], dim=-1).flatten()
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         d = self.latent_dim
         u, w, b = context.unflatten(-1, (self.num_layers, -1)).split([d, d, 1], dim=-1)
@@ -105,7 +105,7 @@ class Radial(Transition):
         centres = axes(self.num_layers, self.latent_dim)
         return torch.cat([centres, torch.full((self.num_layers, 2), UNIT)], dim=-1).flatten()
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         d = self.latent_dim
         centres, raw = context.unflatten(-1, (self.num_layers, -1)).split([d, 2], dim=-1)

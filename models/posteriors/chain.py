@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.posteriors.protocol import Base, LogDensity, Stage, State, Transition
+from models.posteriors.parts import Composite, Part
+from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
+from models.posteriors.protocol import Density, Stage, State, Transition
+from models.posteriors.schedules import Schedule
 
 
-class _Piecewise(nn.Module):
-    """One map for each piece of the last axis, the results put together again."""
+class _Shared(Part):
+    """The numbers handed to every transition that asks for them: the papers' h."""
 
-    def __init__(self, sizes: Sequence[int], maps: Sequence[nn.Module]) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.sizes = list(sizes)
-        self.maps = nn.ModuleList(maps)
-
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Map (B, sum of sizes) piece by piece."""
-        pieces = zip(self.maps, numbers.split(self.sizes, dim=-1), strict=True)
-        return torch.cat([piece_map(piece) for piece_map, piece in pieces], dim=-1)
+        self.context_size = size
 
 
 def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
@@ -31,65 +29,75 @@ def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
     return torch.cat([own, shared], dim=-1) if transition.uses_shared else own
 
 
-class Chain(nn.Module):
+class Chain(Composite):
     """``z0 ~ base(. | context)``, then one transition after the other.
 
     log q = log q0(z0) + Σ_k log_ratio_k; the pair (z_K, log q) is properly weighted (see
     ``protocol``). A factorised Gaussian is a chain without transitions.
 
     All that differs between data points is in ``context`` (B, P); it is split by sizes into the
-    base's slice, one slice a transition, and ``shared_size`` numbers handed to every transition
-    that asks for them (``uses_shared``).
+    base's slice, one slice a transition, the schedule's, and ``shared_size`` numbers handed to
+    every transition that asks for them (``uses_shared``).
+
+    Transitions that look at a target (``uses_target``) see p(x, z); with a schedule, the k-th of
+    them sees f_b = q0^(1 - b) p(x, z)^b, b = b_k. Raises ValueError for a schedule of another
+    length.
     """
 
+    transitions: Sequence[Transition]
+
     def __init__(
-        self, base: Base, transitions: Sequence[Transition] = (), shared_size: int = 0
+        self,
+        base: Density,
+        transitions: Sequence[Transition] = (),
+        shared_size: int = 0,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
         self.base = base
-        self.transitions = nn.ModuleList(transitions)
-        self.shared_size = shared_size
-        self._sizes = [base.context_size, *(t.context_size for t in transitions), shared_size]
+        self.transitions = cast("Sequence[Transition]", nn.ModuleList(transitions))
+        self.schedule = schedule
+        num_targets = sum(transition.uses_target for transition in transitions)
+        if schedule is not None and schedule.num_targets != num_targets:
+            raise ValueError(
+                f"the schedule is for {schedule.num_targets} transitions that look at their "
+                f"target, and there are {num_targets}"
+            )
+        self._shared = _Shared(shared_size)
+        self.join()
+
+    def own_parts(self) -> list[Part]:
+        """See ``Composite``."""
+        schedule = [] if self.schedule is None else [self.schedule]
+        return [self.base, *self.transitions, *schedule, self._shared]
 
     @property
-    def context_size(self) -> int:
-        """P, the numbers per datum."""
-        return sum(self._sizes)
+    def shared_size(self) -> int:
+        """Numbers per datum of the shared context."""
+        return self._shared.context_size
 
-    def initial_context(self) -> Tensor:
-        """Context (P,) of a fresh datum: a prior-like base, identity-like transitions."""
-        return torch.cat(self._initial_parts())
+    @property
+    def makes_choices(self) -> bool:
+        """Whether a draw depends on discrete decisions (``Stage.log_choice``)."""
+        return any(transition.makes_choices for transition in self.transitions)
 
-    def _initial_parts(self) -> list[Tensor]:
-        transitions = [t.initial_context() for t in self.transitions]  # type: ignore[operator]
-        return [self.base.initial_context(), *transitions, torch.zeros(self.shared_size)]
+    def amortiser(self, num_features: int) -> nn.Linear:
+        """New map from encoder features (B, num_features) to the amortised numbers.
 
-    def moved(self, context: Tensor, move: Tensor) -> Tensor:
-        """``context`` (B, P) after an optimiser's move (B, P): the base says what that means."""
-        size = self.base.context_size
-        base = self.base.moved(context[..., :size], move[..., :size])
-        return torch.cat([base, context[..., size:] + move[..., size:]], -1)
-
-    def amortiser(self, num_features: int) -> nn.Module:
-        """Map from encoder features (B, num_features) to context (B, P).
-
-        Linear, with the initial context as its bias, so that training starts near the prior;
-        followed by the transitions' expansions, where there are any (Householder).
+        With those of a fresh datum as its bias, so that training starts near the prior.
         """
-        sizes: list[int] = [
-            self.base.context_size,
-            *(t.amortised_size for t in self.transitions),  # type: ignore[list-item]
-            self.shared_size,
-        ]
-        starts = [part[:n] for part, n in zip(self._initial_parts(), sizes, strict=True)]
-        linear = nn.Linear(num_features, sum(sizes))
+        linear = nn.Linear(num_features, self.amortised_size)
         with torch.no_grad():
-            linear.bias.copy_(torch.cat(starts))
-        if sizes == self._sizes:
-            return linear
-        expansions = [t.expansion() for t in self.transitions]  # type: ignore[operator]
-        pieces = _Piecewise(sizes, [nn.Identity(), *expansions, nn.Identity()])
-        return nn.Sequential(linear, pieces)
+            linear.bias.copy_(self.initial_amortised())
+        return linear
+
+    def log_base(self, context: Tensor) -> LogDensity:
+        """The base's density as a function of z, given context (B, P)."""
+        own = context[..., : self.base.context_size]  # its slice is the first
+        return self._log_base(own)
+
+    def _log_base(self, own: Tensor) -> LogDensity:
+        return lambda z: self.base.log_prob(z, z[..., :0], own)
 
     def stages(
         self,
@@ -110,32 +118,46 @@ class Chain(nn.Module):
                 gradient. Its mean is zero, so gradients stay unbiased (Roeder et al. 2017,
                 arXiv 1703.09194). Transitions keep their whole derivative.
             detach: leave to each stage the gradient of its own transition only: the state and
-                log_q before it and the shared context are constants.
+                log_q before it, the base's density on the path, and the shared context are
+                constants.
         """
-        own, *slices, shared = self._split(context)
-        z, log_q = self.base.sample(own, num_samples)  # (S, B, D), (S, B)
+        own, *slices, shared = self.split(context)
+        nothing = context.new_empty(num_samples, len(context), 0)
+        z, log_q, excess = self.base.sample(nothing, own)  # (S, B, D), (S, B)
         if stop_score:
-            log_q = self.base.log_prob(z, own.detach())
-        stage = Stage(State(z), log_q)
+            log_q = self.base.log_prob(z, nothing, own.detach())
+        path = GeometricPath(self._log_base(own.detach() if detach else own), log_joint)
+        stage = Stage(State(z), log_q, path, excess=excess)
         yield stage
         if detach:
             shared = shared.detach()
+        betas = iter(() if self.schedule is None else self.schedule(slices.pop())[1:-1])
         for transition, part in zip(self.transitions, slices, strict=True):
             if detach:
                 stage = stage.detach()
-            part = _joined(transition, part, shared)  # type: ignore[arg-type]
-            move = transition(stage.state, part, log_joint)
-            stage = Stage(move.state, stage.log_q + move.log_ratio, move.stats)
+            target: Target = UNSEEN
+            if transition.uses_target:
+                target = path.end if self.schedule is None else path.at(next(betas))
+            move = transition(stage.state, _joined(transition, part, shared), target)
+            stage = stage.after(move)
             yield stage
 
-    def _split(self, context: Tensor) -> Sequence[Tensor]:
-        if self._sizes[0] == self.context_size:  # spares a lone base the copy in its gradient
+    def split(self, context: Tensor) -> list[Tensor]:
+        """See ``Composite``."""
+        if self.base.context_size == self.context_size:
+            # Spares a lone base the copy in its gradient.
             empty = context[..., :0]
-            return [context, *(empty for _ in self._sizes[1:])]
-        return context.split(self._sizes, dim=-1)
+            return [context, *(empty for _ in self.own_parts()[1:])]
+        return super().split(context)
 
     def forward(self, context: Tensor, log_joint: LogDensity, num_samples: int = 1) -> Stage:
         """Draw S samples for each of B data points: z (S, B, D) and log_q (S, B)."""
         for stage in self.stages(context, log_joint, num_samples):
             last = stage
         return last
+
+    @torch.no_grad()
+    def adapt(self, stats: Sequence[Mapping[str, Tensor]]) -> None:
+        """Hand each transition what its move told (``Bound.stats``); see ``Transition.adapt``."""
+        for transition, told in zip(self.transitions, stats, strict=True):
+            transition.adapt(told)

@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
 from models.posteriors.chain import Chain
-from models.posteriors.protocol import Base, Transition, bases, posteriors, transitions
+from models.posteriors.protocol import Density, Transition, bases, posteriors, transitions
+from models.posteriors.schedules import Schedule, beta_schedules
 from utils.seeding import isolated
 from utils.types import NonNegativeInt
-
-LOG_2PI = math.log(2 * math.pi)
-
-
-@bases.register("standard")
-class StandardNormal(Base):
-    """N(0, I), the same for each datum; no context."""
-
-    context_size = 0
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-        """S independent draws a datum."""
-        z = torch.randn(
-            num_samples,
-            context.shape[0],
-            self.latent_dim,
-            dtype=context.dtype,
-            device=context.device,
-        )  # (S, B, D)
-        return z, self.log_prob(z, context)
-
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
-        """Log-density with all its constants."""
-        return -0.5 * (z.square().sum(-1) + self.latent_dim * LOG_2PI)
 
 
 @posteriors.register("chain")
 def chain(
     *,
-    base: Annotated[Base, bases],
+    base: Annotated[Density, bases],
     transitions: Sequence[Annotated[Transition, transitions]] = (),
     shared_size: NonNegativeInt = 0,
+    schedule: Annotated[Callable[..., Schedule], beta_schedules] | None = None,
 ) -> Chain:
     """Any base followed by any transitions, composed in YAML (`--list transitions`).
 
@@ -57,10 +27,19 @@ def chain(
         transitions: what moves it, in order.
         shared_size: size of h, a linear map of the encoder's features, for the transitions whose
             own ``shared_size`` is not 0; those must equal it.
+        schedule: how the targets of the transitions that look at one go from the base to
+            p(x, z) (`--list beta_schedules`); null: all of them see p(x, z).
 
     Raises ValueError, with the place in the list, when the transitions do not fit together.
     """
-    composed = Chain(base, transitions, shared_size)
+    num_targets = sum(transition.uses_target for transition in transitions)
+    if schedule is not None and num_targets == 0:
+        raise ValueError(
+            "`schedule` is for transitions that look at a target (such as `leapfrog`), and there "
+            "is none; leave it out"
+        )
+    betas = None if schedule is None else schedule(num_targets=num_targets)
+    composed = Chain(base, transitions, shared_size, betas)
     _try_out(composed)
     return composed
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.paths import Target
 from models.posteriors.protocol import (
-    LogDensity,
     Move,
     State,
     Transition,
@@ -48,7 +48,7 @@ class ConvexLinear(Transition):
         index = self.get_buffer("below").expand(entries.shape)
         return flat.scatter(-1, index, entries).unflatten(-1, (self.latent_dim, self.latent_dim))
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         rows = state.z.movedim(0, 1)  # (B, S, D)
         z = torch.baddbmm(rows, rows, self._below(context).mT).movedim(0, 1)

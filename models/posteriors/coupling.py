@@ -14,7 +14,8 @@ from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
-from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
+from models.posteriors.paths import Target
+from models.posteriors.protocol import Move, State, Transition, posteriors, transitions
 from utils.types import Depth, NonNegativeInt
 
 # σ(2) = 0.88: close to the identity, and not yet so flat that the scale could not learn
@@ -105,7 +106,7 @@ class Coupling(Transition):
         self.uses_shared = shared_size > 0
         self.flip = flip
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; the target is not looked at."""
         first, second = state.z[..., : self.first], state.z[..., self.first :]
         given, moved = (second, first) if self.flip else (first, second)

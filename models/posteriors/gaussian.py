@@ -10,68 +10,100 @@ import torch
 from torch import Tensor
 
 from models.posteriors.chain import Chain
-from models.posteriors.protocol import Base, bases, posteriors
+from models.posteriors.protocol import Density, Draw, bases, conditionals, posteriors
 
 LOG_2PI = math.log(2 * math.pi)
 
 
+def _noise(given: Tensor, like: Tensor) -> Tensor:
+    """Standard normal (S, B, D), for ``given`` (S, B, .) and ``like`` (..., D)."""
+    shape = (*given.shape[:-1], like.shape[-1])
+    return torch.randn(*shape, dtype=like.dtype, device=like.device)
+
+
+def excess_of(log_noise: Tensor, size: int) -> Tensor:
+    """log N(noise; 0, I) (S, B) less its mean, for noise of ``size`` numbers."""
+    return log_noise + 0.5 * size * (LOG_2PI + 1)
+
+
+@bases.register("standard")
+@conditionals.register("standard")
+class StandardNormal(Density):
+    """N(0, I), the same for each datum; no context."""
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.size = latent_dim
+
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        """One independent draw for each row of ``given``."""
+        shape = (*given.shape[:-1], self.size)
+        z = torch.randn(*shape, dtype=given.dtype, device=given.device)  # (S, B, D)
+        log_q = self.log_prob(z, given, context)
+        return Draw(z, log_q, excess_of(log_q, self.size))
+
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        """Log-density with all its constants."""
+        return -0.5 * (z.square().sum(-1) + self.size * LOG_2PI)
+
+
 @bases.register("diagonal")
-class DiagonalGaussian(Base):
+@conditionals.register("diagonal")
+class DiagonalGaussian(Density):
     """N(mean, diag(exp(log_variance))); context = (mean, log_variance), 2D numbers."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.size = latent_dim
         self.context_size = 2 * latent_dim
 
     def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
-        """See ``Base``."""
+        """See ``Density``."""
         return torch.cat([mean, 2 * scale.log()], -1)
 
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
         """Reparameterised draw; log q needs only the noise, not z."""
         mean, log_variance = context.chunk(2, dim=-1)  # (B, D) each
-        noise = torch.randn(
-            num_samples, *mean.shape, dtype=context.dtype, device=context.device
-        )  # (S, B, D)
+        noise = _noise(given, mean)  # (S, B, D)
         log_scale = 0.5 * log_variance
         z = torch.addcmul(mean, noise, log_scale.exp())
         # The part without gradients first: few small nodes count at a VAE's usual sizes.
-        log_noise = -0.5 * (noise.square().sum(-1) + self.latent_dim * LOG_2PI)
-        return z, log_noise - log_scale.sum(-1)
+        log_noise = -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI)
+        return Draw(z, log_noise - log_scale.sum(-1), excess_of(log_noise, self.size))
 
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
         mean, log_variance = context.chunk(2, dim=-1)
         noise = (z - mean) * (-0.5 * log_variance).exp()
-        return -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.latent_dim * LOG_2PI)
+        return -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.size * LOG_2PI)
 
 
 @bases.register("full")
-class FullGaussian(Base):
+@conditionals.register("full")
+class FullGaussian(Density):
     """N(mean, L Lᵀ), L lower triangular with diagonal exp(.); context D + D(D+1)/2 numbers."""
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.size = latent_dim
         self.context_size = 2 * latent_dim + latent_dim * (latent_dim - 1) // 2
         rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
         self.register_buffer("below", rows * latent_dim + columns, persistent=False)
 
     def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
-        """See ``Base``."""
-        below = mean.new_zeros(*mean.shape[:-1], self.context_size - 2 * self.latent_dim)
+        """See ``Density``."""
+        below = mean.new_zeros(*mean.shape[:-1], self.context_size - 2 * self.size)
         return torch.cat([mean, scale.log(), below], -1)
 
     def moved(self, context: Tensor, move: Tensor) -> Tensor:
-        """See ``Base``: L becomes L (I + N / √D) diag(exp(d)), N strictly lower triangular.
+        """See ``Part``: L becomes L (I + N / √D) diag(exp(d)), N strictly lower triangular.
 
         In the frame of q itself its shape is as easy to find for a narrow posterior as for a wide
         one, and D numbers that move a coordinate together move it no further than one alone.
         """
         mean, log_diagonal, scale = self._split(context)
         shift, growth, shear = self._pieces(move)
-        turned = scale + scale @ self._lower(shear) / math.sqrt(self.latent_dim)
+        turned = scale + scale @ self._lower(shear) / math.sqrt(self.size)
         scale = turned * growth.exp().unsqueeze(-2)  # (B, D, D)
         index = self.get_buffer("below").expand(shear.shape)
         return torch.cat(
@@ -80,12 +112,12 @@ class FullGaussian(Base):
 
     def _pieces(self, context: Tensor) -> Sequence[Tensor]:
         """Mean, the logarithm of L's diagonal, and what lies below it, row by row."""
-        d = self.latent_dim
+        d = self.size
         return context.split([d, d, self.context_size - 2 * d], dim=-1)
 
     def _lower(self, below: Tensor) -> Tensor:
         """The strictly lower triangular matrix (B, D, D) of its numbers, row by row."""
-        d = self.latent_dim
+        d = self.size
         flat = below.new_zeros(*below.shape[:-1], d * d)
         index = self.get_buffer("below").expand(below.shape)
         return flat.scatter(-1, index, below).unflatten(-1, (d, d))
@@ -95,16 +127,15 @@ class FullGaussian(Base):
         scale = self._lower(below) + torch.diag_embed(log_diagonal.exp())
         return mean, log_diagonal, scale  # (B, D, D)
 
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
         """Reparameterised draw z = mean + L ε."""
         mean, log_diagonal, scale = self._split(context)
-        noise = torch.randn(
-            num_samples, *mean.shape, dtype=context.dtype, device=context.device
-        )  # (S, B, D)
+        noise = _noise(given, mean)  # (S, B, D)
         z = mean + torch.einsum("bij,sbj->sbi", scale, noise)
-        return z, self._log_density(noise, log_diagonal)
+        log_noise = -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI)
+        return Draw(z, log_noise - log_diagonal.sum(-1), excess_of(log_noise, self.size))
 
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
         mean, log_diagonal, scale = self._split(context)
         centred = (z - mean).movedim(0, -1)  # (B, D, S)
@@ -112,7 +143,7 @@ class FullGaussian(Base):
         return self._log_density(noise, log_diagonal)
 
     def _log_density(self, noise: Tensor, log_diagonal: Tensor) -> Tensor:
-        return -0.5 * (noise.square().sum(-1) + self.latent_dim * LOG_2PI) - log_diagonal.sum(
+        return -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI) - log_diagonal.sum(
             -1
         )  # (S, B)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from models.posteriors.bijections import axes
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
+from models.posteriors.paths import Target
 from models.posteriors.protocol import (
-    LogDensity,
     Move,
     State,
     Transition,
@@ -92,7 +92,7 @@ class Householder(Transition):
         """Each vector from the one before."""
         return Successors(axes(self.num_reflections, self.latent_dim)[1:])
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         vectors = context.unflatten(-1, (self.num_reflections, self.latent_dim))
         z = reflect(vectors, state.z.movedim(0, 1)).movedim(0, 1)

@@ -11,10 +11,19 @@ from torch.nn import functional as F
 
 from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
-from models.posteriors.auxiliary import Conditional, ConditionalGaussian, Draw, Drop, Lift
+from models.posteriors.auxiliary import ConditionalGaussian, Drop, Lift
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import LOG_2PI, DiagonalGaussian
-from models.posteriors.protocol import LogDensity, Move, State, Transition, posteriors, transitions
+from models.posteriors.paths import Target
+from models.posteriors.protocol import (
+    Density,
+    Draw,
+    Move,
+    State,
+    Transition,
+    posteriors,
+    transitions,
+)
 from utils.types import Depth, NonNegativeInt, PositiveInt
 
 # A kernel that were ever more certain would give its reverse ever steeper densities.
@@ -29,7 +38,7 @@ NOISE_BIAS = math.log(math.expm1(NOISE - LEAST_NOISE))  # the softplus's inverse
 Start = Literal["small_step", "random"]
 
 
-class GatedGaussian(Conditional):
+class GatedGaussian(Density):
     """N(z'; g m + (1 - g) z, diag(σ²)), (m, g, σ) from a net of z and h.
 
     g = sigmoid(.), σ = softplus(.) + 0.001; the "stochastic refinement" of Huang et al. 2018
@@ -46,7 +55,7 @@ class GatedGaussian(Conditional):
         start: Start,
     ) -> None:
         super().__init__()
-        self.partner_size = latent_dim
+        self.size = latent_dim
         self.uses_shared = shared_size > 0
         self.net = ConditionedMLP(latent_dim, shared_size, 3 * latent_dim, hidden, activation)
         if start == "random":
@@ -62,19 +71,19 @@ class GatedGaussian(Conditional):
         m, gate, noise = self.net(z, h).chunk(3, dim=-1)
         return torch.lerp(z, m, gate.sigmoid()), F.softplus(noise) + LEAST_NOISE
 
-    def sample(self, z: Tensor, h: Tensor) -> Draw:
-        """See ``Conditional``."""
-        mean, scale = self._moments(z, h)
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        """See ``Density``."""
+        mean, scale = self._moments(given, context)
         noise = torch.randn_like(mean)
         return Draw(torch.addcmul(mean, noise, scale), self._log_density(noise, scale))
 
-    def log_prob(self, v: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        """See ``Conditional``."""
-        mean, scale = self._moments(z, h)
-        return self._log_density((v - mean) / scale, scale)
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        """See ``Density``."""
+        mean, scale = self._moments(given, context)
+        return self._log_density((z - mean) / scale, scale)
 
     def _log_density(self, noise: Tensor, scale: Tensor) -> Tensor:
-        return -0.5 * (noise.square().sum(-1) + self.partner_size * LOG_2PI) - scale.log().sum(-1)
+        return -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI) - scale.log().sum(-1)
 
 
 @transitions.register("gaussian_kernel")
@@ -101,9 +110,9 @@ class GaussianKernel(Transition):
         self.forwards = GatedGaussian(latent_dim, hidden, activation, shared_size, start)
         self.reverse = GatedGaussian(latent_dim, hidden, activation, shared_size, start)
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; the target is not looked at."""
-        z, log_q = self.forwards.sample(state.z, context)
+        z, log_q, _ = self.forwards.sample(state.z, context)
         log_r = self.reverse.log_prob(state.z, z, context)
         return Move(state._replace(z=z), log_q - log_r)
 
@@ -111,7 +120,7 @@ class GaussianKernel(Transition):
 class Exchange(Transition):
     """z and its partner v change places; log_ratio = 0."""
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         assert state.v is not None
         return Move(State(state.v, state.z), torch.zeros_like(state.z[..., 0]))
@@ -175,7 +184,7 @@ def hvm(
     shared_size = latent_dim if shared_size is None else shared_size
     size = latent_dim if partner_size is None else partner_size
 
-    def conditional(given: int, drawn: int) -> Conditional:
+    def conditional(given: int, drawn: int) -> Density:
         return ConditionalGaussian(
             given,
             partner_size=drawn,

@@ -11,16 +11,14 @@ Dimension letters: S samples, B data points, D latent, V auxiliary, P context, K
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from models.posteriors.parts import Part
+from models.posteriors.paths import GeometricPath, Target
 from utils.registry import Registry
-
-LogDensity = Callable[[Tensor], Tensor]
-"""Maps positions (S, B, D) to log-densities (S, B), in nats; normalised or not."""
 
 
 class State(NamedTuple):
@@ -34,18 +32,62 @@ class State(NamedTuple):
         return State(self.z.detach(), None if self.v is None else self.v.detach())
 
 
+class Draw(NamedTuple):
+    """A draw z (S, B, D) and its log-density log_q (S, B), in nats.
+
+    ``excess`` (S, B) is log_q less its mean over draws, -entropy, where that is known.
+    """
+
+    z: Tensor
+    log_q: Tensor
+    excess: Tensor | None = None
+
+
+class Density(Part, ABC):
+    """A conditional density q(z | given, context), reparameterised: of a base or a partner.
+
+    ``given`` (S, B, G) is what the draw depends on sample by sample; for a base it is of size 0.
+    """
+
+    size: int
+    """D, numbers of a draw."""
+
+    uses_shared: bool = False
+    """Whether it also gets the chain's shared context (the papers' h), after its own numbers."""
+
+    def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Context (B, context_size) of N(mean, diag(scale²)), mean and scale (B, D).
+
+        One that cannot be placed stays where it is.
+        """
+        return self.initial_context().to(mean).expand(len(mean), -1)
+
+    @abstractmethod
+    def sample(self, given: Tensor, context: Tensor) -> Draw:
+        """One draw z (S, B, D) for each row of ``given`` (S, B, G), by context (B, .)."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
+        """log q(z | given, context) (S, B) in nats, for z (S, B, D)."""
+
+
 class Move(NamedTuple):
     """What a transition returns: the new state and its ``log_ratio`` (S, B), in nats.
 
-    ``stats`` holds detached tensors for people (acceptance rates and the like).
+    ``log_choice`` (S, B) is the log-probability of the discrete decisions taken, with gradients
+    (acceptances of Metropolis's rule); None where there are none. ``excess`` (S, B) is a part of
+    log_ratio whose mean over the move's own noise is known to be zero. ``stats`` holds detached
+    tensors for ``Transition.adapt``; those (S, B) are for people, too.
     """
 
     state: State
     log_ratio: Tensor
+    log_choice: Tensor | None = None
+    excess: Tensor | None = None
     stats: Mapping[str, Tensor] = {}
 
 
-class Transition(nn.Module, ABC):
+class Transition(Part, ABC):
     """One step of a chain: a flow layer, a Markov kernel, adding or dropping a variable.
 
     Contract: ``log_ratio = log forward density - log reverse density``, so that proper weighting
@@ -55,83 +97,72 @@ class Transition(nn.Module, ABC):
     adding a variable ``+log q(v|z)``; dropping it ``-log r(v|z)``.
     """
 
-    context_size: int = 0
-    """How many numbers per datum it consumes."""
-
     uses_shared: bool = False
     """Whether it also gets the chain's shared context (the papers' h), after its own numbers."""
 
-    @property
-    def amortised_size(self) -> int:
-        """How many of these numbers, the first ones, are linear in the encoder's features.
+    uses_target: bool = False
+    """Whether it looks at its target; the k-th of these gets the k-th of the chain's schedule."""
 
-        Where that is not all of them, an amortiser makes the context by ``expansion``.
-        """
-        return self.context_size
+    makes_choices: bool = False
+    """Whether its moves have a ``log_choice``."""
 
-    def initial_context(self) -> Tensor:
-        """Context (context_size,) of a fresh, unfitted datum."""
-        return torch.zeros(self.context_size)
-
-    def expansion(self) -> nn.Module:
-        """New map from the amortised numbers (B, amortised_size) to context (B, context_size)."""
-        return nn.Identity()
+    def adapt(self, stats: Mapping[str, Tensor]) -> None:
+        """Change buffers (step sizes) after an optimiser's step, by what its move told."""
 
     @abstractmethod
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """Move ``state`` given ``context`` (B, context_size [+ shared]) and the target density."""
-
-
-class Base(nn.Module, ABC):
-    """An explicit conditional density q0(z | context), reparameterised."""
-
-    context_size: int
-    latent_dim: int
-    """Of its draws."""
-
-    def initial_context(self) -> Tensor:
-        """Context (context_size,) at which q0 is prior-like, N(0, I)."""
-        return torch.zeros(self.context_size)
-
-    def moved(self, context: Tensor, move: Tensor) -> Tensor:
-        """``context`` (B, context_size) after a move (B, context_size) of an optimiser.
-
-        A move of one is about as much in each of its numbers: where a context holds numbers in
-        the units of another, the base says so here.
-        """
-        return context + move
-
-    def placed(self, mean: Tensor, scale: Tensor) -> Tensor:
-        """Context (B, context_size) of N(mean, diag(scale²)), mean and scale (B, D).
-
-        A base that cannot be placed stays where it is.
-        """
-        return self.initial_context().to(mean).expand(len(mean), -1)
-
-    @abstractmethod
-    def sample(self, context: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:
-        """Draw z (S, B, D) given ``context`` (B, context_size), with log_q (S, B) in nats."""
-
-    @abstractmethod
-    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
-        """log q0(z | context) (S, B) in nats, for z (S, B, D)."""
 
 
 class Stage(NamedTuple):
     """A point on a chain's way; a draw *is* its last stage.
 
-    ``(state, log_q)`` is properly weighted; ``log_q`` (S, B) in nats.
+    ``(state, log_q)`` is properly weighted; ``log_q`` (S, B) in nats. ``path`` leads from the
+    chain's base to p(x, z). ``log_choice`` (S, B) is that of all moves so far, None where none
+    made a choice. ``excess`` (S, B) is a part of log_q whose mean is known to be zero, None where
+    there is none. ``stats`` are the last move's.
     """
 
     state: State
     log_q: Tensor
+    path: GeometricPath
+    log_choice: Tensor | None = None
+    excess: Tensor | None = None
     stats: Mapping[str, Tensor] = {}
+
+    @property
+    def log_w(self) -> Tensor:
+        """log p(x, z) - log q (S, B): the log importance weight, E[exp(log_w)] = p(x)."""
+        return self.path.end(self.state.z) - self.log_q
 
     def detach(self) -> Stage:
         """The same draw as a constant."""
-        return Stage(self.state.detach(), self.log_q.detach(), self.stats)
+        return self._replace(
+            state=self.state.detach(),
+            log_q=self.log_q.detach(),
+            log_choice=None if self.log_choice is None else self.log_choice.detach(),
+        )
+
+    def after(self, move: Move) -> Stage:
+        """The next stage."""
+        return Stage(
+            move.state,
+            self.log_q + move.log_ratio,
+            self.path,
+            _sum(self.log_choice, move.log_choice),
+            _sum(self.excess, move.excess),
+            move.stats,
+        )
+
+
+def _sum(some: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """The sum of what there is."""
+    if some is None or more is None:
+        return more if some is None else some
+    return some + more
 
 
 posteriors: Registry[nn.Module] = Registry("posteriors", "models.posteriors")
-bases: Registry[Base] = Registry("bases", "models.posteriors")
+bases: Registry[Density] = Registry("bases", "models.posteriors")
+conditionals: Registry[Density] = Registry("conditionals", "models.posteriors")
 transitions: Registry[Transition] = Registry("transitions", "models.posteriors")

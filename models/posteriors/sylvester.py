@@ -13,8 +13,8 @@ from models.posteriors.bijections import axes
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.householder import reflect
+from models.posteriors.paths import Target
 from models.posteriors.protocol import (
-    LogDensity,
     Move,
     State,
     Transition,
@@ -154,7 +154,7 @@ class Sylvester(Transition):
         parts = [self.columns.initial(self.num_layers), square, diagonal + 1, shift]
         return torch.cat(parts, dim=-1).flatten()
 
-    def forward(self, state: State, context: Tensor, log_target: LogDensity) -> Move:
+    def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         numbers, square, diagonal, shift = context.unflatten(-1, (self.num_layers, -1)).split(
             self._sizes, dim=-1
