@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = cli.parse(parser(), arguments)
     with importing("main.py", options.debug):
-        from experiments import app
+        from experiments.runner import app
 
     return app.run(options, ["python", "main.py", *arguments])
 

@@ -44,16 +44,16 @@ def list_runs(arguments: argparse.Namespace) -> None:
     """Print one line a run."""
     from datetime import UTC, datetime
 
-    from utils.reporting import listing, queries, tables
+    from experiments.reporting import queries, run_list, tables
 
     runs = queries.load_runs(_database(arguments), arguments.experiment)
-    table = listing.run_table(runs, datetime.now(UTC))
+    table = run_list.run_table(runs, datetime.now(UTC))
     _write(tables.FORMATS[arguments.format](table), arguments.output)
 
 
 def export_metrics(arguments: argparse.Namespace) -> None:
     """Print metrics as CSV."""
-    from utils.reporting import queries
+    from experiments.reporting import queries
 
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
@@ -67,7 +67,7 @@ def export_metrics(arguments: argparse.Namespace) -> None:
 
 def draw_curves(arguments: argparse.Namespace) -> None:
     """Write a figure of metrics over epochs."""
-    from utils.reporting import curves, queries
+    from experiments.reporting import curves, queries
 
     curves.check_suffix(arguments.output)
     database = _database(arguments)
@@ -81,7 +81,7 @@ def draw_curves(arguments: argparse.Namespace) -> None:
 
 def make_table(arguments: argparse.Namespace) -> None:
     """Print estimates: means over data and seeds."""
-    from utils.reporting import queries, reliability, summary, tables
+    from experiments.reporting import queries, reliability, summary, tables
 
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
@@ -112,7 +112,7 @@ def make_table(arguments: argparse.Namespace) -> None:
 def tabulate_gaps(arguments: argparse.Namespace) -> None:
     """Print inference gaps and what they are made of; draw them where a figure is wanted."""
     from estimators.combination import combine
-    from utils.reporting import (
+    from experiments.reporting import (
         curves,
         gap_estimates,
         gap_figures,
@@ -300,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with importing("plot_from_db.py"):
         from sqlalchemy.exc import SQLAlchemyError
 
-        from utils.reporting import ReportError
+        from experiments.reporting import ReportError
         from utils.results.database import DatabaseError, database_url, first_line, masked
 
     try:
@@ -330,7 +330,7 @@ def _remedy(error: SQLAlchemyError) -> str:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Raise ReportError when a file that is to be written cannot be: before any work is done."""
-    from utils.reporting import ReportError
+    from experiments.reporting import ReportError
 
     for option in ("output", "figure"):
         path: Path | None = getattr(arguments, option, None)

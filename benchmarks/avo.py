@@ -15,9 +15,9 @@ from benchmarks.timing import interleaved  # first: it sets how threads are pinn
 import torch  # isort: skip
 
 from benchmarks.programs import training_steps
-from experiments.schema import DEFAULTS, RunConfig
-from utils.config import load
-from utils.validation import validate
+from experiments.runner.schema import DEFAULTS, RunConfig
+from utils.config.loading import load
+from utils.config.validation import validate
 
 STEPS = 20  # in one timing
 AVO_PROBABILITY = 0.2

@@ -21,9 +21,9 @@ import torch  # isort: skip
 from torch import Tensor
 
 from estimators.importance import ImportanceSampling
-from experiments.build import build, load_data
-from experiments.schema import DEFAULTS, RunConfig
-from experiments.training import Trainer
+from experiments.runner.build import build, load_data
+from experiments.runner.schema import DEFAULTS, RunConfig
+from experiments.runner.trainer import Trainer
 from models.generative import DeepLatentGaussian
 from models.likelihoods import Bernoulli
 from models.local import LocalOptimisation, LocalSettings, fast, local_optimise, paper
@@ -35,8 +35,8 @@ from models.posteriors.chain import Chain
 from models.posteriors.gaussian import gaussian
 from models.vae import VAE
 from utils import checkpoint
-from utils.config import load
-from utils.validation import validate
+from utils.config.loading import load
+from utils.config.validation import validate
 
 LATENT, NUM_DATA, NUM_SAMPLES = 50, 100, 100
 REFERENCE_STEPS = 20  # in one timing

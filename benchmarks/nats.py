@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from pydantic import TypeAdapter
 
 from estimators.protocol import estimators
-from experiments.build import Built, build, load_data
-from experiments.schema import DEFAULTS, Initialise, RunConfig
-from experiments.weights import load_into, settle
-from utils.config import load
+from experiments.reporting.curves import save_figure
+from experiments.runner.build import Built, build, load_data
+from experiments.runner.schema import DEFAULTS, Initialise, RunConfig
+from experiments.runner.weights import load_into, settle
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.registry import Node
-from utils.reporting.curves import save_figure
 from utils.results.folder import results_root
-from utils.validation import validate
 
 CHAINS = {"num_chains": 20, "schedule": "adaptive"}
 IWAE = [10, 100, 1000, 10_000, 100_000]

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experiments import fitting
-from experiments.build import build
-from experiments.fitting import Pictures
-from experiments.schema import RunConfig
-from experiments.session import Session
-from experiments.signals import Interruption
+from experiments.runner.build import build
+from experiments.runner.phases import train
+from experiments.runner.phases.train import Pictures
+from experiments.runner.schema import RunConfig
+from experiments.runner.session import Session
+from experiments.runner.signals import Interruption
 from utils.console import Console
 from utils.data.base import Data
 from utils.results.database import database_url
@@ -32,9 +32,9 @@ def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
     built = build(config, data.x_shape)
     device = torch.device("cpu")
     session = Session(config, built, data, device, folder, recorder, console, None)
-    trainer = fitting.make_trainer(session)
+    trainer = train.make_trainer(session)
     with Pictures(session, trainer) as pictures:
-        yield from fitting.training_epochs(session, trainer, pictures, Interruption())
+        yield from train.training_epochs(session, trainer, pictures, Interruption())
 
 
 def training_steps(

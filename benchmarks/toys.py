@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.programs import runner_epochs
-from experiments.build import load_data
-from experiments.schema import DEFAULTS, RunConfig
+from experiments.runner.build import load_data
+from experiments.runner.schema import DEFAULTS, RunConfig
 from models.energies import ENERGIES
-from utils.config import load
-from utils.validation import validate
+from utils.config.loading import load
+from utils.config.validation import validate
 
 LAYERS, HIDDEN, BATCH, STEPS = 12, 32, 64, 200
 LOG_2PI = math.log(2 * math.pi)

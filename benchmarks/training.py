@@ -16,10 +16,10 @@ import torch  # isort: skip
 
 from benchmarks.programs import runner_epochs
 from benchmarks.reference import ReferenceLoop
-from experiments.schema import DEFAULTS, RunConfig
-from utils.config import load
+from experiments.runner.schema import DEFAULTS, RunConfig
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.data.base import Data
-from utils.validation import validate
 
 BATCH, NUM_TRAIN, NUM_VALIDATION = 100, 50_000, 10_000
 LAYERS = ((784, 200), (200, 200), (200, 100), (50, 200), (200, 200), (200, 784))

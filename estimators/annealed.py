@@ -25,9 +25,9 @@ from estimators.annealing import (
     interpolate,
 )
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
+from models import dynamics
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
-from utils import mcmc
 from utils.types import Fraction, PositiveInt
 
 NumChains = Annotated[int, Ge(2)]
@@ -231,7 +231,7 @@ def move(
     jitter = 1 + JITTER * (2 * torch.rand_like(particles.slope) - 1)  # (C, B)
     steps = (step_size * jitter)[..., None]
     target = evaluation.target(path, beta)
-    proposal = mcmc.hamiltonian(Tempered(particles, beta), steps, num_leapfrog, target)
+    proposal = dynamics.hamiltonian(Tempered(particles, beta), steps, num_leapfrog, target)
     pairs = zip(proposal.point.particles, particles, strict=True)
     accepted = proposal.accepted
     new = (torch.where(_like(accepted, old), new, old) for new, old in pairs)

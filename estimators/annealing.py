@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models import dynamics, schedules
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
-from utils import mcmc, schedules
 from utils.compiled import compiled
 
 LOG_2PI = math.log(2 * math.pi)
@@ -205,9 +205,9 @@ class Evaluation(NamedTuple):
     particles: Callable[[Path, Tensor], Particles]
     gradient: Callable[[Path, Tensor, Tensor], Tensor]
 
-    def target(self, path: Path, beta: Tensor) -> mcmc.Target[Tempered]:
+    def target(self, path: Path, beta: Tensor) -> dynamics.Target[Tempered]:
         """f_b, for b (B,)."""
-        return mcmc.Target(
+        return dynamics.Target(
             lambda u: Tempered(self.particles(path, u), beta),
             lambda u: self.gradient(path, u, beta),
         )

@@ -10,22 +10,22 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.build import Built, build, load_data
-from experiments.earlier import Place
-from experiments.estimation import means
-from experiments.run import execute, identify
-from experiments.schema import DEFAULTS, RunConfig
-from experiments.weights import CHECKPOINT
+from experiments.reporting.curves import save_figure
+from experiments.reporting.statistics import seed_mean
+from experiments.reporting.tables import Number
+from experiments.runner.build import Built, build, load_data
+from experiments.runner.earlier import Place
+from experiments.runner.phases.estimate import means
+from experiments.runner.run import execute, identify
+from experiments.runner.schema import DEFAULTS, RunConfig
+from experiments.runner.weights import CHECKPOINT
 from utils import checkpoint
-from utils.config import load
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.console import Console
-from utils.reporting.curves import save_figure
-from utils.reporting.statistics import seed_mean
-from utils.reporting.tables import Number
 from utils.results.database import database_url
 from utils.results.folder import RunFolder, results_root
 from utils.results.methods import Method
-from utils.validation import validate
 
 
 class Trained(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from experiments.adoption import Wanted, adopt_training
-from experiments.resuming import training_of
-from experiments.weights import epoch_path
+from experiments.runner.adoption import Wanted, adopt_training
+from experiments.runner.resuming import training_of
+from experiments.runner.weights import epoch_path
 from utils import checkpoint
 from utils.results.folder import RunFolder
 from utils.results.records import Metric, RunRecord

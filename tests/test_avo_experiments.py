@@ -13,8 +13,8 @@ import torch
 from estimators.importance import ImportanceSampling
 from experiments.avo_biased_noise.figure import most_likely
 from experiments.avo_toy.figure import exact_histogram, histogram, mode_weights
-from experiments.build import build
-from experiments.schema import DEFAULTS, REGISTRIES, RunConfig
+from experiments.runner.build import build
+from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
 from models.energies import (
     FOUR_MODES,
     AbsoluteValue,
@@ -23,9 +23,9 @@ from models.energies import (
 )
 from models.posteriors.gaussian import gaussian
 from tests.components import POSTERIORS, make_node, make_posterior
-from utils.config import load
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.data import toy
-from utils.validation import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_DATA = torch.zeros(1, 0, 1, 1)

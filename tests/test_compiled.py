@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.signals import InterruptedRunError
+from experiments.runner.signals import InterruptedRunError
 from tests.components import breaking_compiler, reseed
 from utils.compiled import compiled, differentiated
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from estimators.protocol import estimators
-from experiments.optimisers import optimisers, schedules
-from experiments.schema import REGISTRIES
+from experiments.runner.optimisers import optimisers, schedules
+from experiments.runner.schema import REGISTRIES
 from models.generative import LinearGaussian
 from models.losses import losses, warmups
 from models.posteriors.chain import Chain

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.config import load
-from utils.includes import read_file
-from utils.layers import Layer, merge
-from utils.sources import ASSIGNED, DEFAULT, ConfigError, Origin, flow, parse
+from utils.config.includes import read_file
+from utils.config.layers import Layer, merge
+from utils.config.loading import load
+from utils.config.sources import ASSIGNED, DEFAULT, ConfigError, Origin, flow, parse
 
 
 @pytest.fixture(autouse=True)
@@ -583,7 +583,8 @@ def test_refuses_to_set_bad_yaml():
 def test_loading_needs_neither_torch_nor_pydantic():
     root = Path(__file__).parent.parent
     code = (
-        "import sys, utils.config, utils.resolved; assert 'pydantic' not in sys.modules;"
-        "import utils.validation; assert 'torch' not in sys.modules"
+        "import sys, utils.config.loading, utils.config.identity;"
+        "assert 'pydantic' not in sys.modules;"
+        "import utils.config.validation; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -9,14 +9,14 @@ import torch
 
 from estimators.annealed import AnnealedImportanceSampling
 from estimators.importance import ImportanceSampling
-from experiments.build import build
-from experiments.schema import DEFAULTS, RunConfig
-from experiments.training import Trainer
+from experiments.runner.build import build
+from experiments.runner.schema import DEFAULTS, RunConfig
+from experiments.runner.trainer import Trainer
 from models.posteriors.protocol import posteriors
 from tests.components import make_node
-from utils.config import load
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.data.base import Data
-from utils.validation import validate
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BASES = sorted(CONFIGS.glob("*/base.yaml"))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from experiments.build import BuildError, settle_families
-from experiments.families import science_of
-from experiments.run import identify
-from experiments.schema import DEFAULTS, RunConfig
-from utils.config import load
-from utils.validation import validate
+from experiments.runner.build import BuildError, settle_families
+from experiments.runner.families import science_of
+from experiments.runner.run import identify
+from experiments.runner.schema import DEFAULTS, RunConfig
+from utils.config.loading import load
+from utils.config.validation import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = "phases=[local_optimisation]"

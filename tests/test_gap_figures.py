@@ -13,6 +13,12 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from estimators.combination import combine
+from experiments.reporting import gap_estimates
+from experiments.reporting.curves import COLOURS
+from experiments.reporting.gap_figures import bar_figure, training_figure
+from experiments.reporting.gap_table import Line, summarise
+from experiments.reporting.gaps import measure
+from experiments.reporting.queries import load_runs
 from tests.gap_runs import (
     AF,
     ESTIMATED,
@@ -30,12 +36,6 @@ from tests.gap_runs import (
     table,
 )
 from tests.tables import over_both
-from utils.reporting import gap_estimates
-from utils.reporting.curves import COLOURS
-from utils.reporting.gap_figures import bar_figure, training_figure
-from utils.reporting.gap_table import Line, summarise
-from utils.reporting.gaps import measure
-from utils.reporting.queries import load_runs
 from utils.results.database import ResultsDatabase, database_url
 
 

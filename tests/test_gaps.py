@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from experiments.reporting.gap_table import shares_in_words
 from tests.gap_runs import (
     AF,
     ESTIMATED,
@@ -27,7 +28,6 @@ from tests.gap_runs import (
     table,
 )
 from tests.tables import over_both, rows_of, spread
-from utils.reporting.gap_table import shares_in_words
 from utils.results.database import ResultsDatabase, database_url
 
 # --- one run ------------------------------------------------------------------------------------

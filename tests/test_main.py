@@ -313,7 +313,8 @@ def test_locked_database_costs_a_warning_not_the_run(tmp_path, capsys, monkeypat
     assert len(only_folder(tmp_path).estimates.read()) == 250 * NUM_QUANTITIES
     assert run(*tiny()) == 0  # already finished: and now the database gets it
     with sqlite3.connect(results / "results.sqlite") as connection:
-        assert connection.execute("SELECT count(*) FROM estimates").fetchone() == (250 * NUM_QUANTITIES,)
+        (count,) = connection.execute("SELECT count(*) FROM estimates").fetchone()
+    assert count == 250 * NUM_QUANTITIES
     connection.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import dynamics
 from models.generative import LinearGaussian
 from models.losses import ELBO, IWAE
 from models.posteriors.chain import Chain
@@ -22,7 +23,6 @@ from models.posteriors.protocol import State
 from models.posteriors.schedules import Free
 from models.posteriors.step_sizes import ByAcceptance, BySpread, Fixed, LearnedSize
 from tests.components import CONTEXT, X, perturbed, reseed
-from utils import mcmc
 
 LONG, LONGER = partial(Fixed, first=0.2), partial(Fixed, first=0.5)
 POSTERIORS: dict[str, Chain] = {
@@ -136,13 +136,13 @@ def test_the_choices_have_their_log_probability(name, linear_gaussian: LinearGau
 def test_the_rules_satisfy_detailed_balance():
     """p(t) = t p(1/t): the chance of a move, weighed by its density, is that of the way back."""
     log_ratio = torch.linspace(-8, 8, 33).double()
-    for rule in (mcmc.metropolis, mcmc.barker):
+    for rule in (dynamics.metropolis, dynamics.barker):
         _, there = rule(log_ratio)
         _, back = rule(-log_ratio)
         torch.testing.assert_close(there, log_ratio.exp() * back)
         accepted, _ = rule(torch.full((5,), math.nan))
         assert not accepted.any()
-    accepted, probability = mcmc.barker(torch.zeros(40_000))
+    accepted, probability = dynamics.barker(torch.zeros(40_000))
     assert abs(accepted.double().mean() - 0.5) < 4.5 * 0.5 / 200
     assert (probability == 0.5).all()
 

@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 import main as program
 import plot_from_db
-from experiments import app
-from experiments.signals import InterruptedRunError
+from experiments.runner import app
+from experiments.runner.signals import InterruptedRunError
 from tests.finished_runs import QUICKSTART, finished_run
 from utils.results import database as database_module
 from utils.results.database import DatabaseError, check_login, database_url, first_line, masked

@@ -294,7 +294,7 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(local.LocalOptimisation, "run", stopping)
     monkeypatch.setattr(
-        "experiments.signals.Interruption.raise_if_any",
+        "experiments.runner.signals.Interruption.raise_if_any",
         lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
     )
     assert run(EVERYTHING, several) == 130

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 import plot_from_db
+from experiments.reporting.curves import curve_figure
+from experiments.reporting.queries import load_metrics, load_runs
 from tests.gap_runs import METHODS
 from tests.tables import over_both, rows_of
-from utils.reporting.curves import curve_figure
-from utils.reporting.queries import load_metrics, load_runs
 from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.methods import Method

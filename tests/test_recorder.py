@@ -428,7 +428,7 @@ def test_two_processes_write_at_the_same_moment(tmp_path: Path) -> None:
 
 def test_results_do_not_import_torch() -> None:
     program = (
-        "import sys, plot_from_db, utils.results.recorder, utils.reporting.summary, "
-        "utils.reporting.curves; sys.exit('torch' in sys.modules)"
+        "import sys, plot_from_db, utils.results.recorder, experiments.reporting.summary, "
+        "experiments.reporting.curves; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY).returncode == 0

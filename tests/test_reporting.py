@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from utils.reporting.labels import distinguish
-from utils.reporting.listing import run_table, shown_status
-from utils.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
+from experiments.reporting.labels import distinguish
+from experiments.reporting.run_list import run_table, shown_status
+from experiments.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
 from utils.results.lock import holding
 
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from experiments.signals import InterruptedRunError, catching
+from experiments.runner.signals import InterruptedRunError, catching
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.reporting.statistics import Mean, Values, mean_of, seed_mean
+from experiments.reporting.statistics import Mean, Values, mean_of, seed_mean
 
 REPLICATIONS = 200
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.build import build
-from experiments.schema import DEFAULTS, RunConfig
-from experiments.training import DivergedError, Trainer
+from experiments.runner.build import build
+from experiments.runner.schema import DEFAULTS, RunConfig
+from experiments.runner.trainer import DivergedError, Trainer
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.langevin import MetropolisLangevin, Proposal
@@ -19,9 +19,9 @@ from models.posteriors.step_sizes import LearnedSize
 from models.vae import VAE
 from tests.components import SEED, breaking_compiler, reseed
 from utils import checkpoint, seeding
-from utils.config import load
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.data.base import Data
-from utils.validation import validate
 
 SMALL = [
     "model.latent_dim=2",

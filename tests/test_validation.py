@@ -12,17 +12,17 @@ from annotated_types import MinLen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.config import load
-from utils.layers import Layer
+from utils.config.identity import describe, identity, resolved
+from utils.config.layers import Layer
+from utils.config.loading import load
+from utils.config.sources import ASSIGNED, DEFAULT, ConfigError, Origin, parse
+from utils.config.validation import validate
 from utils.registry import Node, Registry
-from utils.resolved import describe, identity, resolved
-from utils.sources import ASSIGNED, DEFAULT, ConfigError, Origin, parse
 from utils.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
-from utils.validation import validate
 
-schedules: Registry[Any] = Registry("schedules", "utils.sources")
-kernels: Registry[Any] = Registry("kernels", "utils.sources")
-posteriors: Registry[Any] = Registry("posteriors", "utils.sources")
+schedules: Registry[Any] = Registry("schedules", "utils.config.sources")
+kernels: Registry[Any] = Registry("kernels", "utils.config.sources")
+posteriors: Registry[Any] = Registry("posteriors", "utils.config.sources")
 
 
 @schedules.register("linear")

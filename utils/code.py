@@ -18,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy")
 PLUMBING = (
-    *("experiments.build", "experiments.schema", "experiments.session", "experiments.signals"),
-    *("utils.checkpoint", "utils.cli", "utils.console", "utils.registry", "utils.reporting"),
+    *("experiments.runner.build", "experiments.runner.schema"),
+    *("experiments.runner.session", "experiments.runner.signals"),
+    *("utils.checkpoint", "utils.cli", "utils.console", "utils.registry", "experiments.reporting"),
     *("utils.results", "utils.types"),
 )
 """Modules that pass numbers on and make none: an import of them is not followed."""

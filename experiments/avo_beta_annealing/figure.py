@@ -17,8 +17,8 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from experiments.drawing import make_parser, over_seeds, save, trained
+from experiments.reporting.tables import Cell, Heading, Table, Text, to_markdown
 from utils.console import Console
-from utils.reporting.tables import Cell, Heading, Table, Text, to_markdown
 
 BASE = "configs/avo_beta_annealing/base.yaml"
 ADDITIONAL = "configs/avo_beta_annealing/additional"

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.drawing import Trained, make_parser, over_seeds, save, trained
+from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from models.energies import AbsoluteValue
 from utils.console import Console
-from utils.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from utils.seeding import isolated
 
 BASE = "configs/avo_biased_noise/base.yaml"

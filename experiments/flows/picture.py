@@ -22,14 +22,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.drawing import add_output, save, trained
-from experiments.schema import DEFAULTS, RunConfig
+from experiments.runner.schema import DEFAULTS, RunConfig
 from models.generative import GenerativeModel
 from models.losses import ELBO, linear_warmup
 from models.posteriors.chain import Chain
-from utils.config import load
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.console import Console
 from utils.seeding import isolated
-from utils.validation import validate
 
 BASE = "configs/digits_2d/base.yaml"
 FAMILIES = ("gaussian", "planar", "aux_real_nvp", "iaf", "spline")

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models import dynamics
 from models.generative import GenerativeModel
 from models.local.search import LocalOptimum
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity, Remembered
 from models.posteriors.per_datum import per_datum
-from utils import mcmc
 
 PRIOR_DRAWS = 256  # for the prior's scale
 NARROW = 0.2  # of the prior's scale: a search that begins narrow stays in its mode
@@ -77,7 +77,7 @@ def _moments(log_joint: LogDensity, z: Tensor) -> list[tuple[Tensor, Tensor]]:
     target, step_size = Remembered(log_joint), torch.full_like(z[..., :1], 0.1)
     draws = []
     for move in range(MOVES):
-        proposal = mcmc.hamiltonian(target.evaluate(z), step_size, LEAPFROGS, target)
+        proposal = dynamics.hamiltonian(target.evaluate(z), step_size, LEAPFROGS, target)
         z = target.choose(proposal.accepted, proposal.point.z, z)
         step_size = step_size * (0.5 * (proposal.probability[..., None] - ACCEPTANCE)).exp()
         if move >= MOVES // 2:

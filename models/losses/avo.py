@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from models import schedules
 from models.generative import GenerativeModel
 from models.losses.bounds import ELBO
 from models.losses.protocol import (
@@ -24,7 +25,6 @@ from models.losses.protocol import (
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity
 from models.posteriors.protocol import Stage
-from utils import schedules
 from utils.gradients import frozen
 from utils.seeding import isolated
 from utils.types import Fraction, NonNegativeFloat, PositiveInt

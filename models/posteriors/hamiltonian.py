@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import dynamics
 from models.networks.layers import Activation, Widths
 from models.posteriors.auxiliary import ConditionalGaussian, Drop, Lift, partner_of
 from models.posteriors.chain import Chain
@@ -26,7 +27,6 @@ from models.posteriors.protocol import (
     transitions,
 )
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
-from utils import mcmc
 from utils.types import Depth, NonNegativeInt, NumSteps, PositiveFloat
 
 TemperingName = Literal["none", "fixed_scale", "fixed_temperature", "free"]
@@ -131,7 +131,7 @@ class Dynamics(Composite, Transition, ABC):
         sizes = [size(part) for size, part in zip(self.step_sizes, own, strict=True)]
         for step, log_alpha in enumerate(self.log_alphas(context)):
             size = sizes[step % len(sizes)]
-            point, momentum = mcmc.leapfrog(target.evaluate(z), momentum, size, 1, target)
+            point, momentum = dynamics.leapfrog(target.evaluate(z), momentum, size, 1, target)
             z = point.z
             if self.tempering.context_size > 0:
                 momentum = momentum * log_alpha.exp()[:, None]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models import dynamics
 from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
 from models.posteriors.gaussian import LOG_2PI, excess_of
@@ -21,7 +22,6 @@ from models.posteriors.protocol import (
     transitions,
 )
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
-from utils import mcmc
 from utils.types import Depth, Fraction, NonNegativeInt
 
 
@@ -168,8 +168,8 @@ class Langevin(LangevinStep):
 
 Rule = Literal["metropolis", "barker"]
 RULES: Mapping[Rule, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "metropolis": mcmc.metropolis,
-    "barker": mcmc.barker,
+    "metropolis": dynamics.metropolis,
+    "barker": dynamics.barker,
 }
 
 
@@ -256,7 +256,7 @@ class MetropolisHamiltonian(Sized):
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         start = target.evaluate(state.z)
-        move = mcmc.hamiltonian(start, self.size(context), self.num_leapfrog, target)
+        move = dynamics.hamiltonian(start, self.size(context), self.num_leapfrog, target)
         stats = told(move.probability, start)
         choice = Choice(start, move.point, move.accepted, move.probability)
         return choice.move(state, target, stats)

@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
 
 class Target(ABC):
-    """A log-density that can be asked for its gradient, too (see ``utils.mcmc.Target``)."""
+    """A log-density that can be asked for its gradient, too (see ``models.dynamics.Target``)."""
 
     @abstractmethod
     def __call__(self, z: Tensor) -> Tensor:

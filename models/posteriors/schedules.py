@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models import schedules
 from models.posteriors.parts import Part
-from utils import schedules
 from utils.registry import Registry
 
 

@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import main as program
-from experiments.schema import DEFAULTS, REGISTRIES
-from utils.config import load
-from utils.layers import paths, value_at
+from experiments.runner.schema import DEFAULTS, REGISTRIES
+from utils.config.layers import paths, value_at
+from utils.config.loading import load
+from utils.config.sources import KeyPath, show_path
 from utils.registry import REQUIRED, Entry, Registry
-from utils.sources import KeyPath, show_path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DONE, USAGE, DATA = 0, 2, 3

@@ -1,0 +1,161 @@
+"""log p(x) of each datum out of a run's several estimates, by one of several conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.reporting.queries import by_method
+from experiments.reporting.reliability import HALVES, RELIABLE_HALVES, is_reliable
+from experiments.reporting.statistics import Values
+from utils.results.methods import Method
+
+Convention = Literal["combined", "max"]
+EXACT = "exact"  # the estimator that makes no error
+NAMES = ("log_px", *HALVES, *RELIABLE_HALVES)
+
+CAPTIONS = {
+    EXACT: "exact: log p(x) has a closed form.",
+    "combined": (
+        "combined: log p(x) of a datum is the mean of its estimates, with weights that select on "
+        "no noise: half of the draws says how large the errors are, the other half is weighted by "
+        "that, and the other way round. p(x) is estimated without bias. Shares are mean weights."
+    ),
+    "max": (
+        "max: log p(x) is the largest estimate of each datum, as in Cremer et al. 2018. Estimates "
+        "are noisy lower bounds, so the largest leans upwards by about their noise. Shares say "
+        "how often each was the largest."
+    ),
+    "least error": (
+        "least error: log p(x) is the estimate of the smallest standard error of each datum; "
+        "these runs were made before estimates came in halves that can be combined. Shares say "
+        "how often each was it."
+    ),
+}
+"""What the caption says of each way that log p(x) was made in."""
+
+
+class Combination(Protocol):
+    """What ``combine`` gives: an estimate a datum, its error, and the weights (E, B)."""
+
+    @property
+    def log_px(self) -> Tensor: ...  # noqa: D102
+    @property
+    def standard_error(self) -> Tensor: ...  # noqa: D102
+    @property
+    def weight(self) -> Tensor: ...  # noqa: D102
+
+
+Combine = Callable[[Tensor, Tensor, Tensor], Combination]
+"""``estimators.combination.combine``, which is above this package: values, errors, reliable."""
+
+
+class LogPx(NamedTuple):
+    """log p(x) datum by datum.
+
+    ``shares`` (N,) by method sum to 1; ``reliable`` (N,) says whether the number can be believed;
+    ``way`` is a key of ``CAPTIONS``.
+    """
+
+    values: Values
+    shares: Mapping[Method, np.ndarray]
+    reliable: np.ndarray
+    way: str
+
+    def of(self, data: np.ndarray) -> LogPx:
+        """The same of the given data."""
+        chosen = np.isin(self.values.data, data)
+        shares = {method: share[chosen] for method, share in self.shares.items()}
+        return LogPx(self.values.of(data), shares, self.reliable[chosen], self.way)
+
+
+class _Estimates(NamedTuple):
+    """By method and datum (E, N): one number of each, NaN where there is none."""
+
+    value: np.ndarray
+    error: np.ndarray
+
+
+def log_px_of(rows: pd.DataFrame, convention: Convention, combine: Combine) -> LogPx:
+    """log p(x) of a run's data on a split.
+
+    Args:
+        rows: of one run and split, out of ``load_estimates``; some of them estimate log p(x).
+        convention: ``combined`` unless no estimate has halves; exact answers beat all.
+        combine: makes one estimate of several.
+    """
+    methods = by_method(rows[rows["name"].isin(["log_px", *HALVES])])
+    exact = [method for method in methods if method.estimator == EXACT]
+    halved = [m for m, of in methods.items() if set(HALVES) <= set(of["name"])]
+    every = by_method(rows)
+    if exact:
+        return _chosen({m: every[m] for m in exact}, _largest, EXACT)
+    if convention == "max":
+        return _chosen({m: every[m] for m in methods}, _largest, "max")
+    if halved:
+        return _combined({m: every[m] for m in halved}, combine)
+    return _chosen({m: every[m] for m in methods}, _least_error, "least error")
+
+
+def _chosen(
+    methods: Mapping[Method, pd.DataFrame],
+    choose: Callable[[_Estimates, np.ndarray], np.ndarray],
+    way: str,
+) -> LogPx:
+    """One of the estimates of each datum."""
+    data = _data(methods, "log_px")
+    estimates = _estimates(methods, "log_px", data)
+    reliable = np.stack(
+        [is_reliable(of, method).reindex(data, fill_value=False) for method, of in methods.items()]
+    )
+    chosen = choose(estimates, reliable)[None]  # (1, N)
+    value, error, good = (
+        np.take_along_axis(array, chosen, 0)[0] for array in (*estimates, reliable)
+    )
+    shares = {method: (chosen[0] == e).astype(float) for e, method in enumerate(methods)}
+    return LogPx(Values(data, value, error), shares, good, way)
+
+
+def _largest(estimates: _Estimates, reliable: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(estimates.value, nan=-np.inf, posinf=np.inf, neginf=-np.inf).argmax(0)
+
+
+def _least_error(estimates: _Estimates, reliable: np.ndarray) -> np.ndarray:
+    """The one of the smallest error; those that cannot be believed come after all others."""
+    error = np.where(np.isfinite(estimates.error), estimates.error, np.inf)
+    order = np.lexsort((error, ~reliable, np.isnan(estimates.value)), axis=0)
+    return np.asarray(order[0])
+
+
+def _combined(methods: Mapping[Method, pd.DataFrame], combine: Combine) -> LogPx:
+    data = _data(methods, HALVES[0])
+    halves = [_estimates(methods, name, data) for name in HALVES]
+    value, error = (np.stack(arrays, 1) for arrays in zip(*halves, strict=True))  # (E, 2, N)
+    said = np.stack([_estimates(methods, name, data).value for name in RELIABLE_HALVES], 1)
+    reliable = (said != 0) & np.isfinite(error)  # NaN: an estimator that does not say
+    found = combine(*map(torch.from_numpy, (value, error, reliable)))
+    values = Values(data, found.log_px.numpy(), found.standard_error.numpy())
+    shares = dict(zip(methods, found.weight.numpy(), strict=True))
+    return LogPx(values, shares, (reliable & ~np.isnan(value)).any(0).all(0), "combined")
+
+
+def _data(methods: Mapping[Method, pd.DataFrame], name: str) -> np.ndarray:
+    """The data of which any method gives that number."""
+    return np.unique(
+        np.concatenate([of.loc[of["name"] == name, "datum"] for of in methods.values()])
+    )
+
+
+def _estimates(methods: Mapping[Method, pd.DataFrame], name: str, data: np.ndarray) -> _Estimates:
+    """One number of each method for each of ``data``."""
+    chosen = [of[of["name"] == name].set_index("datum") for of in methods.values()]
+    value, error = (
+        np.stack([of[column].astype(float).reindex(data) for of in chosen])
+        for column in ("value", "standard_error")
+    )
+    return _Estimates(value, error)

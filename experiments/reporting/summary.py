@@ -1,0 +1,169 @@
+"""The table of estimates: one row a configuration, means over data and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.reporting.labels import configuration_labels
+from experiments.reporting.queries import SIMULATED, by_method, status_note, values_of
+from experiments.reporting.reliability import MARK, MARKED, NOTE, is_reliable, mark
+from experiments.reporting.statistics import mean_of
+from experiments.reporting.tables import Cell, Heading, Number, Table, Text
+from utils.results.methods import Method
+
+BOUNDS = ("elbo", "log_px")  # larger is better, so these have a best
+PRETTY = {
+    "elbo": "ELBO",
+    "log_px": "log p(x)",
+    "ess": "ESS",
+    "k_hat": "k-hat",
+    "dataset": "data set",
+}
+SHOWN = ("experiment", "dataset", "binarisation", "posterior", "loss")
+ROW = (*SHOWN, "hash", "phase", "split")  # what makes a row
+COMPARABLE = ("dataset", "binarisation", "phase", "split")  # what "best" is best of
+
+Quantity = tuple[str, Method]
+"""A number's name, and by what it was measured."""
+
+ERRORS = (
+    "Mean ± standard error: the total of Monte-Carlo error and spread over data and, of several "
+    "runs, over seeds. CSV has the 95 % interval."
+)
+CAPTION = (
+    ERRORS,
+    "ELBO and log p(x) in nats, higher is better; the estimator and its settings in brackets.",
+)
+
+
+def estimate_table(
+    estimates: pd.DataFrame,
+    runs: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    digits: int = 2,
+    with_hash: bool = False,
+) -> Table:
+    """Table of estimates, one column a quantity and estimator.
+
+    Args:
+        estimates: out of ``load_estimates``, those named in ``reliability.ABOUT`` among them.
+        runs: their rows of the table ``runs``.
+        names: the quantities shown.
+        digits: decimals shown at most.
+        with_hash: add the configuration's hash, for programs.
+    """
+    about = runs.set_index("id")[[*SHOWN, "hash", "data_checksum"]]
+    estimates = estimates.join(about, on="run")
+    shown = estimates[estimates["name"].isin(names)]
+    quantities = sorted(_by_quantity(shown), key=_order)
+    keys: list[dict[str, str]] = []
+    numbers: list[list[Number]] = []
+    groups = dict(iter(estimates.groupby(list(ROW))))
+    for key, of in shown.groupby(list(ROW)):
+        num_runs = of["run"].nunique()
+        keys.append(dict(zip(ROW, map(str, key), strict=True)) | {"runs": str(num_runs)})
+        found = by_method(groups[key])
+        numbers.append(
+            [_number(found.get(by), name, by, num_runs, digits) for name, by in quantities]
+        )
+    _mark_best(keys, quantities, numbers)
+    described = _described(keys, configuration_labels(runs, SHOWN), with_hash)
+    rows: list[list[Cell]] = [
+        [*(Text(key[column]) for column in described), *cells]
+        for key, cells in zip(keys, numbers, strict=True)
+    ]
+    headings = [Heading(PRETTY.get(column, column)) for column in described]
+    headings += [
+        Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
+    ]
+    doubtful = any(MARK in number.note for line in numbers for number in line)
+    notes = [_data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    return Table(headings, rows, (*CAPTION, *notes))
+
+
+def default_names(present: Sequence[str]) -> list[str]:
+    """The bounds among the names that are there; every name where there is no bound."""
+    return [name for name in BOUNDS if name in present] or sorted(present)
+
+
+def _order(quantity: Quantity) -> tuple[Any, ...]:
+    """Bounds first; IWAE-100 before IWAE-5000."""
+    name, method = quantity
+    return BOUNDS.index(name) if name in BOUNDS else len(BOUNDS), name, method.order
+
+
+def _by_quantity(estimates: pd.DataFrame) -> set[Quantity]:
+    return {
+        (name, method) for method, of in by_method(estimates).items() for name in set(of["name"])
+    }
+
+
+def _number(
+    found: pd.DataFrame | None, name: str, method: Method, num_runs: int, digits: int
+) -> Number:
+    """The mean over runs of the values of ``name`` among the rows of ``method``."""
+    chosen = None if found is None else found[found["name"] == name]
+    if found is None or chosen is None or chosen.empty:
+        return Number(None, None, 0, digits)
+    same_data = chosen["data_checksum"].nunique() == 1 and chosen["split"].iloc[0] != SIMULATED
+    mean = mean_of([values_of(of) for _, of in chosen.groupby("run")], same_data=same_data)
+    note = "" if mean.num_runs == num_runs else f" (n={mean.num_runs})"
+    if name in MARKED:
+        reliable = [is_reliable(of, method) for _, of in found.groupby("run")]
+        note += mark(np.concatenate(reliable))
+    return Number.of(mean, digits, note)
+
+
+def _mark_best(
+    keys: Sequence[Mapping[str, str]],
+    quantities: Sequence[Quantity],
+    numbers: list[list[Number]],
+) -> None:
+    """Mark in each column of a bound the best of rows on the same data; all that look like it."""
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        places[tuple(key[name] for name in COMPARABLE)].append(row)
+    for column, (name, _) in enumerate(quantities):
+        for rows in places.values():
+            means = {row: numbers[row][column].mean for row in rows}
+            finite = {row: m for row, m in means.items() if m is not None and math.isfinite(m)}
+            if name not in BOUNDS or len(finite) < 2:
+                continue
+            best = numbers[max(finite, key=finite.__getitem__)][column]
+            for row in finite:
+                if numbers[row][column].rounded(best.decimals) == best.rounded():
+                    numbers[row][column] = replace(numbers[row][column], best=True)
+
+
+def _described(
+    keys: list[dict[str, str]], labels: Mapping[str, str], with_hash: bool
+) -> list[str]:
+    """The columns in words, ``settings`` filled in; those that say nothing are left out."""
+    for key in keys:
+        key["settings"] = labels[key["hash"]]
+    left_out = set() if with_hash else {"hash"}
+    if not any(key["settings"] for key in keys):
+        left_out.add("settings")
+    if len({key["phase"] for key in keys}) == 1:
+        left_out.add("phase")
+    columns = (*SHOWN, "settings", "hash", "phase", "split", "runs")
+    return [column for column in columns if column not in left_out]
+
+
+def _data_note(estimates: pd.DataFrame) -> str:
+    """How many data points the means are over, and a warning where rows differ in that."""
+    parts = []
+    for (dataset, split), group in estimates.groupby(["dataset", "split"]):
+        sizes = group.groupby(["run", "phase", *Method._fields, "name"]).size()
+        low, high = sizes.min(), sizes.max()
+        size = str(low) if low == high else f"{low} to {high}, NOT the same in all runs"
+        parts.append(f"{dataset} {split} {size}")
+    return f"Data points: {'; '.join(parts)}."

@@ -1,0 +1,1 @@
+"""What runs an experiment: its schema, its phases, its results; `app` is the way in."""

@@ -1,0 +1,244 @@
+"""The actions of main.py, and what each failure says and exits with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+
+import torch
+
+from experiments.runner import catalogue
+from experiments.runner.build import BuildError, build, check_data, load_data, make_dataset
+from experiments.runner.earlier import Place
+from experiments.runner.run import Identified, check_splits, execute, identify
+from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
+from experiments.runner.signals import InterruptedRunError
+from experiments.runner.trainer import DivergedError
+from utils.checkpoint import CheckpointError
+from utils.cli import did_you_mean, write_results
+from utils.config import loading as configuration
+from utils.config.identity import describe
+from utils.config.layers import Layer
+from utils.config.sources import ConfigError, read_path, wrong
+from utils.config.validation import validate
+from utils.console import Console
+from utils.data.base import DataError, datasets
+from utils.results.database import (
+    DatabaseError,
+    check_login,
+    check_url,
+    database_url,
+    first_line,
+    masked,
+)
+from utils.results.folder import DamagedError, results_root
+from utils.results.lock import BusyError
+
+
+class ExitCode(IntEnum):
+    """What main.py exits with."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    DATA = 3
+    DIVERGED = 4
+    TRY_AGAIN = 75
+    CTRL_C = 130
+
+
+class UsageError(Exception):
+    """The command line lacks something or contradicts itself."""
+
+
+def run(options: Namespace, command: Sequence[str]) -> int:
+    """Carry out what the command line asks for; turn failures into messages and exit codes."""
+    console = Console(verbosity=options.verbose - options.quiet)
+    options.command = shlex.join(masked(word) for word in command)
+    try:
+        return _action(options)(options, console)
+    except (Exception, InterruptedRunError) as error:
+        if options.debug:
+            traceback.print_exc()
+        return _explain(error, console, options.command)
+    except KeyboardInterrupt:
+        console.error("stopped at once")
+        return ExitCode.CTRL_C
+
+
+def _validated(layer: Layer, console: Console) -> RunConfig:
+    try:
+        return validate(RunConfig, layer)
+    finally:
+        _warn_of_broken(console)
+
+
+def _warn_of_broken(console: Console) -> None:
+    """Name the components that cannot be used; the rest goes on without them."""
+    broken = (module for registry in REGISTRIES.values() for module in registry.broken)
+    for module in dict.fromkeys(broken):
+        console.warn(f"{module.reason}; what it holds is left out")
+
+
+def _explain(error: BaseException, console: Console, again: str) -> int:
+    match error:
+        case ConfigError():
+            console.error(str(error))
+            return ExitCode.USAGE
+        case UsageError() | DatabaseError():
+            console.error(f"usage error: {error}")
+            return ExitCode.USAGE
+        case DataError():
+            console.error(f"data error: {error}")
+            return ExitCode.DATA
+        case DivergedError():
+            console.error(f"diverged: {error}; the checkpoints before it are kept")
+            return ExitCode.DIVERGED
+        case BusyError():
+            console.error(str(error))
+            return ExitCode.TRY_AGAIN
+        case InterruptedRunError():
+            console.error(f"stopped by {error} with a checkpoint; go on with\n  {again}")
+            ctrl_c = error.signal_number == signal.SIGINT
+            return ExitCode.CTRL_C if ctrl_c else ExitCode.TRY_AGAIN
+        case DamagedError():
+            console.error(
+                f"failed: {error}. Put back a good copy of it, or do the run again, which keeps "
+                f"what is there:\n  {again} --resume never"
+            )
+        case CheckpointError() | OSError():
+            console.error(f"failed: {error}")
+        case _ if _is_out_of_memory(error):
+            console.error(f"failed: there is not enough memory; {_SMALLER}")
+        case _:
+            console.error(
+                f"failed: {type(error).__name__}: {first_line(error)} (--debug shows where)"
+            )
+    return ExitCode.FAILED
+
+
+_SMALLER = (
+    "take smaller batches (training.batch_size, evaluation.batch_size), fewer samples or a "
+    "smaller model"
+)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or "DefaultCPUAllocator: " in str(error)  # a RuntimeError on a CPU
+
+
+def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
+    if options.list is not None:
+        return _list
+    if options.download is not None:
+        return _download
+    return _dry_run if options.dry_run else _run
+
+
+def _run(options: Namespace, console: Console) -> int:
+    place = _place(options)
+    check_login(place.database)
+    layer = _layer(options)
+    with _located(layer):
+        identified = identify(_validated(layer, console), place.results, console.warn)
+        record = execute(identified, place, console)
+    folder = place.results / "runs" / record.id
+    try:  # at once: print would let runs side by side write between
+        write_results(catalogue.summary(record, folder) + "\n")
+    except OSError as error:
+        console.warn(f"the results cannot be shown ({error.strerror}); they are in {folder}")
+    return ExitCode.DONE
+
+
+def _place(options: Namespace) -> Place:
+    root = results_root(options.results)
+    url = database_url(root, options.db)
+    check_url(url)
+    return Place(root, url, options.resume, options.command)
+
+
+def _layer(options: Namespace) -> Layer:
+    if options.config is None:
+        raise UsageError("-config FILE is missing; try --help")
+    assignments = list(options.set)
+    if options.device is not None:
+        assignments.append(f"runtime.device={options.device}")
+    return configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
+
+
+@contextmanager
+def _located(layer: Layer) -> Iterator[None]:
+    """Turn a BuildError into a ConfigError that says where the section in question is written."""
+    try:
+        yield
+    except BuildError as error:
+        section, *more = map(read_path, re.findall("`([^`:]+)[^`]*`", str(error)))
+        options = [(*section, *option) for option in more]  # `section`: ... `option` must be ...
+        written = [path for path in (*options, section, *more) if path in layer.origins]
+        place = layer.last_origin(written[0]) if written else layer.origin(section)
+        raise wrong(place, str(error)) from error
+
+
+def _dry_run(options: Namespace, console: Console) -> int:
+    place = _place(options)
+    layer = _layer(options)
+    with _located(layer):
+        identified = identify(_validated(layer, console), place.results, console.warn)
+        counts = _count_parameters(identified, console)
+    lines = [
+        describe(identified.resolved, layer.origins),
+        "",
+        f"# precedence: {' < '.join(layer.sources)}",
+        f"# run: {identified.id}",
+        *(f"# parameters, {name}: {count:,}" for name, count in counts.items()),
+    ]
+    write_results("\n".join(lines) + "\n")
+    return ExitCode.DONE
+
+
+def _count_parameters(identified: Identified, console: Console) -> dict[str, int]:
+    """Trained numbers by part; none where the data is not there to say how large x is."""
+    try:
+        data = load_data(identified.config)
+    except DataError as error:
+        console.warn(f"parameters not counted: {error}")
+        return {}
+    built = build(identified.config, data.x_shape)
+    check_splits(identified.config, data)
+    check_data(identified.config, data, built.vae.model)
+    return catalogue.parameter_counts(built)
+
+
+def _list(options: Namespace, console: Console) -> int:
+    if options.config or options.additional_configs or options.set:
+        raise UsageError("--list takes no configuration")
+    _warn_of_broken(console)
+    if options.list == "":
+        write_results(catalogue.registries(REGISTRIES) + "\n")
+        return ExitCode.DONE
+    registry = REGISTRIES.get(options.list)
+    if registry is None:
+        hint = did_you_mean(options.list, REGISTRIES)
+        raise UsageError(f"no registry {options.list!r}; there are {', '.join(REGISTRIES)}{hint}")
+    write_results(catalogue.components(registry) + "\n")
+    return ExitCode.DONE
+
+
+def _download(options: Namespace, console: Console) -> int:
+    name = options.download
+    if name not in datasets.names():
+        hint = did_you_mean(name, datasets.names())
+        raise UsageError(f"no data set {name!r}; there are {', '.join(datasets.names())}{hint}")
+    assignments = [f"data.name={name}", *options.set]
+    layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
+    with _located(layer):
+        make_dataset(_validated(layer, console)).download()
+    console.info(f"{name} is there and checked")
+    return ExitCode.DONE

@@ -1,0 +1,201 @@
+"""The one place that knows registries, configuration and models together."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from estimators.protocol import Estimator
+from experiments.runner.families import with_own_family
+from experiments.runner.schema import RunConfig
+from models.generative import GenerativeModel
+from models.local import LocalSettings
+from models.losses import Loss
+from models.networks import Encoder
+from models.posteriors.chain import Chain
+from models.vae import VAE
+from utils.data.base import Data, DataError, Dataset
+from utils.memory import MemoryBudget, physical_memory
+from utils.registry import Node
+from utils.seeding import derive, isolated
+
+T = TypeVar("T")
+CHECKED_AT_ONCE = 1000  # images, so that the check needs little memory
+
+
+class BuildError(ValueError):
+    """A component refused its options or sizes; the message begins with its section, `a.b`."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A variational family to optimise locally.
+
+    ``posterior`` has weights as they are drawn; ``is_own`` says that the run's own is such a one.
+    """
+
+    label: str
+    posterior: Chain
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """What local optimisation is to do, for each family; ``loss`` null is the setting's own."""
+
+    settings: LocalSettings
+    families: Sequence[Family]
+    loss: Loss | None
+    estimator: Estimator
+
+
+@dataclass(frozen=True)
+class Built:
+    """A configuration made into objects; ``local`` where that phase is asked for."""
+
+    vae: VAE
+    loss: Loss
+    estimators: Sequence[Estimator]
+    local: LocalPlan | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers, of model, encoder and posterior together."""
+        return sum(p.numel() for p in self.vae.parameters() if p.requires_grad)
+
+
+def make_dataset(config: RunConfig) -> Dataset:
+    """The data set, not loaded yet. Raises BuildError when it refuses its options."""
+    dataset: Dataset = _build("data", config.data.build)
+    return dataset
+
+
+def load_data(config: RunConfig) -> Data:
+    """Load the data set. Raises DataError when it is missing or damaged, and BuildError."""
+    return make_dataset(config).load()
+
+
+def check_data(config: RunConfig, data: Data, model: GenerativeModel) -> None:
+    """Look at all data once, before anything is computed from them.
+
+    Raises DataError for NaN or infinite numbers, and BuildError where the data are none that the
+    model describes, or lack what the configuration needs.
+    """
+    for split, x in data.splits.items():
+        for images in x.split(CHECKED_AT_ONCE):
+            if not images.isfinite().all():
+                raise DataError(
+                    f"{config.data.name}: its {split} split holds NaN or infinite numbers, "
+                    "of which no density is known; leave such data out"
+                )
+            _build("model", model.check_x, x=images)
+    sizes = {"epochs": config.training.epochs, "has_validation": "validation" in data.splits}
+    _build("training.schedule", config.training.schedule.build, **sizes)
+
+
+def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
+    """Model, encoder, posterior, loss and estimators for images of ``x_shape`` (C, H, W).
+
+    Parameters are drawn from the run's own initialisation stream. Raises BuildError.
+    """
+    with isolated(derive(config.seed, "initialisation")), MemoryBudget(physical_memory()):
+        vae = _networks(config, x_shape)
+    model, encoder, posterior = vae.model, vae.encoder, vae.posterior
+    optimise = config.training.optimiser.build
+    _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
+    loss = _build("loss", config.loss.build)
+    _build("loss", loss.check, posterior=posterior)
+    compile_step = config.runtime.compile == "on"
+    estimators = _estimators(
+        "evaluation.estimators", config.evaluation.estimators, model, compile_step
+    )
+    local = None
+    if "local_optimisation" in config.phases:
+        sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
+        local = _local_plan(config, model, compile_step, sizes)
+    return Built(vae, loss, estimators, local)
+
+
+def _networks(config: RunConfig, x_shape: Sequence[int]) -> VAE:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # without an x
+        model = _build("model", config.model.build, x_shape=x_shape)
+        encoder = _build("encoder", config.encoder.build, x_shape=x_shape)
+    _check_x(config, math.prod(x_shape) > 0, model, encoder)
+    sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
+    posterior = _build("posterior", config.posterior.build, **sizes)
+    return _build("posterior", VAE, model=model, encoder=encoder, posterior=posterior)
+
+
+def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: Encoder) -> None:
+    """Raise BuildError unless data, model and encoder agree on whether there is an x."""
+    data, name = config.data.name, config.model.name
+    if model.has_x and not has_x:
+        raise BuildError(f"`data`: {data} has no x, which the model {name} is of")
+    if has_x and not model.has_x:
+        raise BuildError(f"`model`: {name} is of no x; take it with data {{name: nothing}}")
+    if encoder.sees_x and not has_x:
+        raise BuildError(f"`encoder`: {name} has no x to encode; take {{name: constant}}")
+
+
+def settle_families(config: RunConfig) -> RunConfig:
+    """``with_own_family``. Raises BuildError where its label stands for another family."""
+    return _build("local_optimisation", with_own_family, config=config)
+
+
+def _estimators(
+    section: str, nodes: Sequence[Node], model: GenerativeModel, compile_step: bool
+) -> list[Estimator]:
+    estimators = [_build(section, node.build, compile_step=compile_step) for node in nodes]
+    for estimator in estimators:
+        _build(section, estimator.check, model=model)
+    labels = [estimator.label for estimator in estimators]
+    if len(set(labels)) < len(labels):
+        raise BuildError(f"`{section}`: one stands twice in {', '.join(labels)}")
+    return estimators
+
+
+def _local_plan(
+    config: RunConfig, model: GenerativeModel, compile_step: bool, sizes: Mapping[str, int]
+) -> LocalPlan:
+    options = settle_families(config).local_optimisation
+    section = "local_optimisation.estimator"
+    (estimator,) = _estimators(section, [options.estimator], model, compile_step)
+    if not estimator.measures_posterior:
+        raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
+    families = []
+    for label, node in options.families.items():
+        stream = derive(config.seed, "family", label)
+        with isolated(stream), MemoryBudget(physical_memory()):
+            place = f"local_optimisation.families.{label}"
+            posterior = _build(place, node.build, **sizes)
+        families.append(Family(label, posterior, label == options.own))
+    loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
+    if loss is not None and loss.warmup is not None:
+        raise BuildError("`local_optimisation.loss.warmup`: local optimisation has no epochs")
+    for family in families:
+        if loss is not None:
+            _build("local_optimisation.loss", loss.check, posterior=family.posterior)
+    settings = _build("local_optimisation.setting", options.setting.build)
+    return LocalPlan(settings, families, loss, estimator)
+
+
+def _build(section: str, factory: Callable[..., T], **sizes: Any) -> T:
+    try:
+        return factory(**sizes)
+    except ValueError as error:
+        raise BuildError(f"`{section}`: {error}") from error
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` takes a GPU where there is one. Raises BuildError when `cuda` is not to be had."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise BuildError("`runtime.device`: cuda was asked for and no CUDA device is available")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")

@@ -1,0 +1,117 @@
+"""What main.py prints on stdout: registries, components with their options, results."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import typing
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from torch import nn
+
+from experiments.runner.build import Built
+from utils.config.identity import flow
+from utils.registry import REQUIRED, Option, Registry
+from utils.results.folder import RunFolder
+from utils.results.methods import Method
+from utils.results.records import Estimate, RunRecord
+from utils.types import LARGEST
+
+SHOWN = {"elbo": "ELBO", "log_px": "log p(x)"}
+
+
+def registries(all_registries: Mapping[str, Registry[Any]]) -> str:
+    """One line a registry: its kind and what it holds."""
+    width = max(map(len, all_registries))
+    return "\n".join(
+        f"{kind:{width}}  {', '.join(registry.names())}"
+        for kind, registry in all_registries.items()
+    )
+
+
+def components(registry: Registry[Any]) -> str:
+    """Each component of a registry: its line, then its options with types and defaults."""
+    blocks = []
+    for entry in registry:
+        lines = [f"{entry.name}", f"    {entry.summary}"]
+        lines += [f"      {_option(option)}" for option in entry.options]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _option(option: Option) -> str:
+    default = "(required)" if option.default is REQUIRED else f"= {flow(option.default)}"
+    return f"{option.name}: {_type(option.annotation)} {default}"
+
+
+def _type(annotation: Any) -> str:
+    """A type as people say it: `int > 0`, `diagonal | full`, `one of warmups`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is type(None):
+        return "null"
+    if origin is Annotated:
+        declared, *metadata = arguments
+        for item in metadata:
+            if isinstance(item, Registry):
+                return f"one of {item.kind}"
+        return " ".join(filter(None, [_type(declared), *map(_bound, metadata)]))
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (list, tuple, Sequence):
+        return f"list of {_type(arguments[0])}"
+    if arguments:
+        return " | ".join(map(_type, arguments))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _bound(metadata: Any) -> str:
+    """``Gt(gt=0)`` as ``> 0``; what holds everywhere, such as ``LARGEST``, goes without saying."""
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >="}
+    return " ".join(
+        f"{signs[key]} {value:g}"
+        for key, value in asdict(metadata).items()
+        if key in signs and value != LARGEST
+    )
+
+
+def parameter_counts(built: Built) -> dict[str, int]:
+    """Trained numbers by part of the VAE, and together."""
+    vae = built.vae
+    parts: dict[str, list[nn.Module]] = {
+        "model": [vae.model],
+        "encoder": [vae.encoder],
+        "posterior": [vae.posterior, vae.expansion],
+        "amortiser": [vae.amortiser],
+        "total": [vae],
+    }
+    return {
+        name: sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
+        for name, modules in parts.items()
+    }
+
+
+def summary(record: RunRecord, folder: Path) -> str:
+    """A finished run's estimates: mean ± standard error over data points, in nats."""
+    lines = [
+        f"{record.experiment} {record.id}: {record.posterior}, {record.loss}, {record.dataset}"
+    ]
+    lines += _means(RunFolder(folder).estimates.read())
+    return "\n".join(lines)
+
+
+def _means(rows: Sequence[Estimate]) -> Iterator[str]:
+    groups: dict[tuple[str, Method, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.name in SHOWN:
+            groups[row.split, row.method, row.name].append(row.value)
+    for (split, method, name), values in groups.items():
+        count = len(values)
+        error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
+        mean = math.fsum(values) / count
+        spread = f" ± {error:.3f}" if math.isfinite(error) else ""
+        data = "data point" if count == 1 else "data points"
+        yield f"  {split} ({count} {data}): {SHOWN[name]} by {method.label} {mean:.3f}{spread}"

@@ -1,0 +1,166 @@
+"""What earlier tries have left of a run, and what becomes of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from experiments.runner import weights
+from experiments.runner.schema import RunConfig
+from utils.checkpoint import previous_of
+from utils.code import Code, changes
+from utils.console import Console
+from utils.results import schema
+from utils.results.database import DatabaseError, ResultsDatabase, first_line
+from utils.results.folder import DamagedError, RunFolder
+from utils.results.records import MEMBERSHIP, Link, RunRecord, stamp
+
+MAX_SHOWN = 6  # changed files named in one message
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go, and what to do with what is there."""
+
+    results: Path
+    database: str
+    """URL of the results database."""
+    resume: Literal["auto", "never"] = "auto"
+    command: str = "python main.py ..."
+    """How the program was called, without passwords."""
+
+    @property
+    def afresh(self) -> str:
+        """The command that does the run again from its beginning."""
+        return f"`{self.command} --resume never`"
+
+
+def if_finished(
+    config: RunConfig, folder: RunFolder, place: Place, console: Console
+) -> RunRecord | None:
+    """The record of a run that has nothing left to do; its results are in the database then.
+
+    Raises DamagedError where it has finished but its results are no longer what they were.
+    """
+    try:
+        record = folder.read_status()
+    except DamagedError:  # told, and taken as cut off, by whoever holds the lock
+        return None
+    if record is None or record.status != "finished" or place.resume == "never":
+        return None
+    if record.id != folder.path.name:
+        return None
+    if damage := folder.damage():
+        raise DamagedError("; ".join(damage))
+    console.info(f"{folder.path.name} is already finished: {folder.path}")
+    _tell_of_changed_code(record, place, console)
+    for epoch in config.runtime.keep_epochs or ():
+        due = "train" in config.phases and epoch <= config.training.epochs
+        if due and not weights.epoch_path(folder, epoch).exists():
+            console.warn(f"it kept no weights of epoch {epoch}; --resume never trains it again")
+    enrol(folder, record, config.experiment)
+    _ensure_stored(folder, record, place, console)
+    return record
+
+
+def _tell_of_changed_code(record: RunRecord, place: Place, console: Console) -> None:
+    if not record.code:
+        console.info("under which code it was made is not recorded: changes cannot be checked")
+    elif changed := code_changes(record.code):
+        console.warn(
+            f"the code has changed since: {changed}. The results are those of the old code; "
+            f"{place.afresh} does it again and keeps them"
+        )
+
+
+def tell_of_resumed_code(codes: Mapping[str, Code], place: Place, console: Console) -> None:
+    """Say where a run that was cut off goes on under other code than ``codes``, by phase."""
+    if not codes:
+        console.info("under which code it began is not recorded: changes cannot be checked")
+    elif changed := code_changes(codes):
+        console.warn(
+            f"the code has changed since the run was cut off: {changed}. It goes on, and is "
+            f"marked as of mixed code; {place.afresh} starts afresh"
+        )
+
+
+def code_changes(codes: Mapping[str, Code]) -> str:
+    """What has changed of the code of a run's phases, in words; empty where nothing has."""
+    phases: dict[str, list[str]] = {}
+    for phase, code in codes.items():
+        for change in changes(code):
+            phases.setdefault(change, []).append(phase)
+    texts = [
+        change if len(found) == len(codes) else f"{change} ({', '.join(found)})"
+        for change, found in phases.items()
+    ]
+    more = [f"{len(texts) - MAX_SHOWN} more"] if len(texts) > MAX_SHOWN else []
+    return ", ".join(texts[:MAX_SHOWN] + more)
+
+
+def enrol(folder: RunFolder, record: RunRecord, experiment: str) -> None:
+    """Note that another experiment has asked for the run; its science is the same."""
+    link = Link(experiment, MEMBERSHIP)
+    if experiment != record.experiment and link not in folder.links.read():
+        folder.links.append([link])
+
+
+def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: Console) -> None:
+    """Copy a finished run into a database that does not have all of it."""
+    runs, links = schema.runs.c, schema.links.c
+    status = select(runs.status).where(runs.id == record.id)
+    linked = select(links.target, links.kind).where(links.run == record.id)
+    try:
+        with closing(ResultsDatabase(place.database)) as database:
+            known = {(row["target"], row["kind"]) for row in database.query(linked)}
+            finished = database.query(status) == [{"status": record.status}]
+            if not finished or known != set(folder.links.read()):
+                database.import_run(folder)
+    except (DatabaseError, DamagedError, SQLAlchemyError, OSError) as error:
+        console.warn(f"results database: {first_line(error)}; the results are in {folder.path}")
+
+
+def cut_off(folder: RunFolder, console: Console) -> RunRecord | None:
+    """What is known of an earlier try; None where there is none, or its status cannot be read.
+
+    Such a status is moved aside, with a warning: the run then goes on from its checkpoint.
+    """
+    try:
+        record = folder.read_status()
+        if record is not None and record.id != folder.path.name:
+            raise DamagedError(f"{folder.status_path} is the status of run {record.id}")
+    except DamagedError as error:
+        kept = folder.status_path.with_name(f"status.json.damaged-{stamp()}")
+        folder.status_path.rename(kept)
+        console.warn(f"{error}. The run is taken as cut off; that file is now {kept.name}")
+        return None
+    return record
+
+
+def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Console) -> bool:
+    """Whether there are estimates of a training without a checkpoint of it; warns then."""
+    last = folder.path / weights.CHECKPOINT
+    trained = last.exists() or previous_of(last).exists()
+    lost = "train" in config.phases and folder.estimates.size() > 0 and not trained
+    if lost:
+        console.warn(f"{last} is gone: the run starts afresh")
+    return lost
+
+
+def set_aside(folder: RunFolder, place: Place, console: Console) -> None:
+    """Move what is in a run's folder to ``replaced``, all but its lock."""
+    items = [item for item in folder.path.iterdir() if item.name != "lock"]
+    if not items:
+        return
+    target = place.results / "replaced" / f"{folder.path.name}-{stamp()}"
+    target.mkdir(parents=True)
+    for item in items:
+        shutil.move(item, target / item.name)
+    console.info(f"what was there is kept in {target}")

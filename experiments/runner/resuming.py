@@ -1,0 +1,100 @@
+"""Whose a checkpoint of training is, and whether it fits the run that goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.optim import Optimizer
+
+from experiments.runner.schema import TRAINED
+from models.vae import VAE
+from utils import seeding
+from utils.checkpoint import CheckpointError, alike
+from utils.config.identity import identity
+from utils.results.folder import CsvLog, DamagedError
+from utils.results.records import Metric, RunRecord
+
+
+class Training(NamedTuple):
+    """What a training is of: its configuration, its seed and its data.
+
+    Every checkpoint carries it, so that a folder whose status claims another one is found out.
+    """
+
+    key: str
+    seed: int
+    data_checksum: str
+
+
+def training_of(record: RunRecord, places: Collection[str]) -> Training:
+    """The training of a run; ``places`` are the options that say where data lies."""
+    return Training(_key(record.config, places), record.seed, record.data_checksum)
+
+
+def _key(config: Mapping[str, Any], places: Collection[str]) -> str:
+    """Names what is trained, whatever is measured afterwards; ``places`` say where data lies."""
+    return identity({name: config.get(name) for name in TRAINED}, places)
+
+
+def check_training(state: Mapping[str, Any], training: Training) -> None:
+    """Raise CheckpointError where a checkpoint is not one of ``training``.
+
+    One that was made before checkpoints said what they are of is believed.
+    """
+    for key in ("trainer", "metrics_bytes"):
+        if key not in state:
+            raise CheckpointError(f"holds no {key!r}, so it is no checkpoint of a training")
+    if state.get("training", training._asdict()) != training._asdict():
+        raise CheckpointError("is of another training (configuration, seed or data)")
+
+
+def check_metrics(log: CsvLog[Metric], state: Mapping[str, Any]) -> None:
+    """Raise DamagedError where the metrics are not those that a checkpoint was written after."""
+    size = state["metrics_bytes"]
+    if log.size() < size:
+        raise DamagedError(f"{log.path} has {log.size()} bytes, fewer than {size}: rows are lost")
+    if log.fingerprint(size) != state.get("metrics", log.fingerprint(size)):
+        raise DamagedError(f"{log.path} is not what it was when the checkpoint was written")
+
+
+def check_fit(state: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> None:
+    """Raise CheckpointError where a checkpoint has not the shapes of what is to be trained.
+
+    ``optimiser`` is a fresh one, whose state is overwritten.
+    """
+    try:
+        fits = _fits(state["trainer"], vae, optimiser)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError):
+        fits = False
+    if not fits or type(state["metrics_bytes"]) is not int:
+        raise CheckpointError("has other keys, types or shapes than the checkpoints of this run")
+
+
+def _fits(trainer: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> bool:
+    fresh = {"epoch": 0, "step": 0, "vae": vae.state_dict()}
+    settings = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict(trainer["optimiser"])
+    best, history, names = trainer["best"], trainer["history"], trainer["names"]
+    return (
+        alike(trainer, fresh, fresh.keys())
+        and alike(trainer["noise"], seeding.get_state(), ["cpu"])  # a GPU may have come or gone
+        and all(map(alike, optimiser.state_dict()["param_groups"], settings))
+        and _moments_fit(optimiser)
+        and all(type(name) is str for name in names)
+        and history.shape == (len(history), len(names))
+        and 0 <= trainer["step"] <= max(len(history), 1)
+        and all([type(n) for n in pair] == [int, float] for pair in trainer.get("validations", ()))
+        and (best is None or alike(best, {"value": 0.0, "epoch": 0, "weights": fresh["vae"]}))
+    )
+
+
+def _moments_fit(optimiser: Optimizer) -> bool:
+    """Whether the optimiser's tensors are one number, or have the shape of their parameter."""
+    return all(
+        value.numel() == 1 or value.shape == parameter.shape
+        for parameter, moments in optimiser.state.items()
+        for value in moments.values()
+        if torch.is_tensor(value)
+    )

@@ -1,0 +1,262 @@
+"""One run from configuration to results: train, estimate, store; skip or resume what is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from experiments.runner import families, phases, provenance, weights
+from experiments.runner.adoption import Wanted, adopt_training
+from experiments.runner.build import (
+    BuildError,
+    Built,
+    build,
+    check_data,
+    load_data,
+    make_dataset,
+    pick_device,
+    settle_families,
+)
+from experiments.runner.earlier import (
+    Place,
+    cut_off,
+    enrol,
+    has_lost_its_checkpoints,
+    if_finished,
+    set_aside,
+    tell_of_resumed_code,
+)
+from experiments.runner.resuming import Training, check_fit, check_training, training_of
+from experiments.runner.schema import SCIENCE, RunConfig
+from experiments.runner.session import Session
+from experiments.runner.signals import InterruptedRunError, catching
+from experiments.runner.trainer import DivergedError
+from models.vae import VAE
+from utils.config.identity import identity, resolved
+from utils.console import Console
+from utils.data.base import Data
+from utils.results.folder import RunFolder, naming
+from utils.results.lock import holding
+from utils.results.recorder import Recorder
+from utils.results.records import Link, RunRecord, Status, run_id
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A configuration with its fully resolved data and the hash of its scientific part."""
+
+    config: RunConfig
+    resolved: Mapping[str, Any]
+    hash: str
+
+    @property
+    def id(self) -> str:
+        """``<hash>-s<seed>``: the run's name in folders and database."""
+        return run_id(self.hash, self.config.seed)
+
+
+SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
+"""The sections that identify every run; each phase adds those that it reads."""
+
+
+def identify(config: RunConfig, results: Path, warn: Callable[[str], None] = print) -> Identified:
+    """Resolve a configuration and hash its science: where data lies and how it runs is none.
+
+    Args:
+        config: validated; ``initialise`` may speak of the best or last run of an experiment.
+        results: where that run is looked for.
+        warn: told of runs there that cannot be read.
+
+    Raises BuildError when data set or ``initialise`` make no sense.
+    """
+    if config.initialise is not None:
+        config = replace(config, initialise=weights.settle(config.initialise, results, warn))
+    config = settle_families(config)
+    plain = resolved(config)
+    sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
+    science = {name: plain[name] for name in plain if name in sections}
+    if families.PHASE in science:
+        options = science[families.PHASE]
+        science[families.PHASE] = families.science_of(options, science["posterior"])
+    if config.initialise is not None:  # of the same seed: then all seeds are one configuration
+        run = config.initialise.run.removesuffix(f"-s{config.seed}")
+        science["initialise"] = science["initialise"] | {"run": run}
+    return Identified(config, plain, identity(science, _places(config)))
+
+
+def _places(config: RunConfig) -> list[str]:
+    """Options that say where data lies, which is no science."""
+    return [f"data.{name}" for name in make_dataset(config).execution_options]
+
+
+def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
+    """Do what is left to do of a run and return its record, whose status is ``finished``.
+
+    Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError,
+    DamagedError or OSError; the run's status says so by then, and what was measured is kept.
+    """
+    config = identified.config
+    folder = RunFolder(place.results / "runs" / identified.id)
+    if finished := if_finished(config, folder, place, console):
+        return finished
+    codes = provenance.phase_codes(config)  # now, for files may be edited while the run goes on
+    device = pick_device(config.runtime.device)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    data = load_data(config).to(device)
+    built = build(config, data.x_shape)
+    built.vae.to(device)
+    check_splits(config, data)
+    check_data(config, data, built.vae.model)
+    first_epoch = _prepare(built, config, place, device, console)
+    folder.create()
+    with holding(folder.path):
+        # Another process may have finished it while this one was building.
+        if finished := if_finished(config, folder, place, console):
+            return finished
+        before = cut_off(folder, console)
+        if place.resume == "never" or has_lost_its_checkpoints(folder, config, console):
+            set_aside(folder, place, console)
+            before = None
+        record = _record(identified, built, data, device)
+        training = training_of(record, _places(config))
+        links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
+        if before is not None:
+            record = replace(record, experiment=before.experiment, code=before.code)
+            enrol(folder, before, config.experiment)
+        if before is not None or folder.metrics.size() > 0:
+            tell_of_resumed_code(record.code, place, console)
+            codes = codes if record.code else {}  # else it began under code that is not known
+        elif "train" in config.phases and place.resume == "auto":
+            kept = config.runtime.keep_epochs
+            wanted = Wanted(training, _places(config), codes["train"], kept)
+            links += _take_over(folder, wanted, place, console)
+        _write_config(folder, identified.resolved)
+        checkpoint = phases.cut_back(
+            config, folder, device, console.warn, _check_of(training, built.vae, config)
+        )
+        recorder = Recorder(folder, record, place.database, warn=console.warn)
+        for link in links:
+            recorder.add_link(*link)
+        session = Session(
+            *(config, built, data, device, folder, recorder, console, checkpoint, codes),
+            *(training, first_epoch),
+        )
+        return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+
+
+def _take_over(folder: RunFolder, wanted: Wanted, place: Place, console: Console) -> list[Link]:
+    """Copy a training that another run has done, where there is one; returns the link to it."""
+    source = adopt_training(folder, wanted, place.results, console.warn)
+    if source is None:
+        return []
+    console.info(f"{source} has trained the same: its weights are taken")
+    return [Link(source, "trained")]
+
+
+def _check_of(
+    training: Training, vae: VAE, config: RunConfig
+) -> Callable[[Mapping[str, Any]], None]:
+    """Raises CheckpointError where a checkpoint is not of this run."""
+
+    def check(state: Mapping[str, Any]) -> None:
+        check_training(state, training)
+        parameters = [p for p in vae.parameters() if p.requires_grad]
+        check_fit(state, vae, config.training.optimiser.build(parameters=parameters))
+
+    return check
+
+
+def _prepare(
+    built: Built, config: RunConfig, place: Place, device: torch.device, console: Console
+) -> int:
+    """Take and fix the weights as the configuration says; returns the epoch they are of."""
+    epoch = 0
+    if config.initialise is not None:
+        epoch = weights.load_into(built.vae, config.initialise, place.results, device)
+    elif "train" not in config.phases and built.num_parameters > 0:
+        console.warn("nothing is trained and nothing loaded: the model is measured as drawn")
+    elif config.training.fixed:
+        console.warn("`training.fixed` without `initialise`: those parts stay as they are drawn")
+    weights.fix(built.vae, config.training.fixed or ())
+    if "train" in config.phases and built.num_parameters == 0:
+        raise BuildError("`training.fixed`: nothing is left to train")
+    return epoch
+
+
+def check_splits(config: RunConfig, data: Data) -> None:
+    """Raise BuildError when the data set lacks a split that the run wants."""
+    for split in config.evaluation.splits:
+        if split not in data.splits:
+            available = ", ".join(data.splits)
+            raise BuildError(
+                f"`evaluation.splits`: {config.data.name} has no {split} split as configured; "
+                f"it has {available}"
+            )
+    selects = config.training.early_stopping is not None or config.evaluation.weights == "best"
+    if selects and "validation" not in data.splits:
+        raise BuildError(
+            "`training.early_stopping` and `evaluation.weights: best` need a validation split, "
+            f"and {config.data.name} has none as configured"
+        )
+
+
+def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
+    """Leave the whole configuration as a file that ``-config`` takes."""
+    with naming(folder.path / "config.yaml"):
+        text = yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True)
+        (folder.path / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:
+    config, git = identified.config, provenance.git_commit()
+    return RunRecord(
+        experiment=config.experiment,
+        hash=identified.hash,
+        seed=config.seed,
+        git_commit=git.commit,
+        git_dirty=git.dirty,
+        versions=provenance.versions(),
+        device=provenance.device_name(device),
+        dataset=config.data.name,
+        binarisation=data.binarisation,
+        data_checksum=data.checksum,
+        config=identified.resolved,
+        posterior=config.posterior.name,
+        loss=config.loss.name,
+        num_parameters=built.num_parameters,
+    )
+
+
+def _work(session: Session, seconds_before: float) -> RunRecord:
+    """Go through the phases; whatever ends them, the status says so."""
+    began = time.monotonic()
+
+    def close(status: Status, message: str = "") -> None:
+        session.recorder.close(
+            status,
+            message,
+            wall_seconds=seconds_before + time.monotonic() - began,
+            peak_memory_mb=provenance.peak_memory_mb(session.device),
+        )
+
+    try:
+        with catching() as interruption:
+            phases.go_through(session, interruption)
+    except (InterruptedRunError, KeyboardInterrupt) as error:
+        close("interrupted", str(error) or "SIGINT")
+        raise
+    except DivergedError as error:
+        close("diverged", str(error))
+        raise
+    except BaseException as error:
+        close("failed", f"{type(error).__name__}: {error}")
+        raise
+    close("finished")
+    return session.recorder.record

@@ -1,0 +1,191 @@
+"""Where a run's weights come from when it does not train all of them itself."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.runner.build import BuildError
+from experiments.runner.resuming import Training
+from experiments.runner.schema import Initialise, Part
+from models.vae import VAE
+from utils import checkpoint
+from utils.checkpoint import CheckpointError
+from utils.results.folder import DamagedError, RunFolder, run_folders
+from utils.results.records import MEMBERSHIP, Link, RunRecord
+
+CHECKPOINT = "last.pt"
+MODULES: Mapping[Part, Sequence[str]] = {
+    "model": ("model",),
+    "encoder": ("encoder", "amortiser"),
+    "posterior": ("posterior", "expansion"),
+}
+
+
+def epoch_path(folder: RunFolder, epoch: int) -> Path:
+    """Where the weights of an epoch are kept for good."""
+    return folder.path / "epochs" / f"{epoch:06d}.pt"
+
+
+def settle(
+    initialise: Initialise, results: Path, warn: Callable[[str], None] = print
+) -> Initialise:
+    """The same with a run's id and which of its weights.
+
+    Raises BuildError where there is none; ``warn`` is told of folders that cannot be read.
+    """
+    run, weights = find_run(initialise, results, warn), initialise.weights
+    if weights is None:
+        record = RunFolder(results / "runs" / run).read_status()
+        evaluation = {} if record is None else record.config.get("evaluation", {})
+        weights = evaluation.get("weights", "last")
+    return replace(initialise, run=run, experiment=None, weights=weights)
+
+
+def find_run(initialise: Initialise, results: Path, warn: Callable[[str], None] = print) -> str:
+    """Id of the run that weights are taken from. Raises BuildError where there is none."""
+    if initialise.run not in ("last", "best"):
+        try:
+            record = RunFolder(results / "runs" / initialise.run).read_status()
+        except DamagedError as error:
+            raise BuildError(f"`initialise.run`: {error}") from error
+        if record is None or record.status != "finished":
+            state = "is not there" if record is None else f"is {record.status}, not finished"
+            raise BuildError(f"`initialise.run`: {initialise.run} {state} ({results / 'runs'})")
+        return initialise.run
+    if initialise.experiment is None:
+        raise BuildError(f"`initialise.run`: {initialise.run} needs `initialise.experiment`")
+    found = [
+        (folder, record)
+        for folder, record in finished_runs(results, warn)
+        if _is_of(initialise.experiment, folder, record)
+        and (folder.path / CHECKPOINT).exists()
+        and not _told_damage(folder, warn)
+    ]
+    if not found:
+        raise BuildError(
+            f"`initialise.experiment`: no finished, trained run of {initialise.experiment!r} "
+            f"in {results / 'runs'}"
+        )
+    if initialise.run == "last":
+        return max(found, key=lambda pair: _ended(*pair))[1].id
+    return max(found, key=lambda pair: _mean_log_px(pair[0]))[1].id
+
+
+def finished_runs(
+    results: Path, warn: Callable[[str], None]
+) -> Iterator[tuple[RunFolder, RunRecord]]:
+    """The finished runs below a results root; ``warn`` is told of those that cannot be read."""
+    for folder in run_folders(results):
+        try:
+            record = folder.read_status()
+            folder.links.read()
+        except DamagedError as error:
+            warn(f"left out: {error}")
+            continue
+        if record is not None and record.status == "finished":
+            yield folder, record
+
+
+def _told_damage(folder: RunFolder, warn: Callable[[str], None]) -> bool:
+    damage = folder.damage()
+    if damage:
+        warn(f"left out: {'; '.join(damage)}")
+    return bool(damage)
+
+
+def _is_of(experiment: str, folder: RunFolder, record: RunRecord) -> bool:
+    return record.experiment == experiment or Link(experiment, MEMBERSHIP) in folder.links.read()
+
+
+def _ended(folder: RunFolder, record: RunRecord) -> tuple[str, int]:
+    """When a run ended, by its record's whole seconds and then by the file that says so."""
+    return record.finished, folder.status_path.stat().st_mtime_ns
+
+
+def _mean_log_px(folder: RunFolder) -> float:
+    """The highest mean estimate of log p(x), on held-out data where there is any."""
+    values = defaultdict(list)
+    for row in folder.estimates.read():
+        if row.name == "log_px" and row.phase == "estimate":
+            values[row.split, row.method].append(row.value)
+    means = {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
+    for split in ("validation", "test", "train"):
+        if best := [mean for (of, _), mean in means.items() if of == split]:
+            return max(best)
+    return -math.inf
+
+
+def load_into(vae: VAE, initialise: Initialise, results: Path, device: torch.device) -> int:
+    """Copy the wanted parts of another run's weights into ``vae``; returns their epoch.
+
+    ``initialise`` is out of ``settle``. Raises BuildError when they do not fit or are not there,
+    CheckpointError when damaged.
+    """
+    folder = RunFolder(results / "runs" / initialise.run)
+    epoch, weights = _weights(folder, initialise, device)
+    for part in initialise.parts:
+        for name in MODULES[part]:
+            prefix = f"{name}."
+            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            try:
+                getattr(vae, name).load_state_dict(own)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise BuildError(
+                    f"`initialise.parts`: the {part} of {initialise.run} is another than this "
+                    f"run's (its own configuration is {folder.path / 'config.yaml'}): {reason}"
+                ) from error
+    return epoch
+
+
+def _weights(
+    folder: RunFolder, initialise: Initialise, device: torch.device
+) -> tuple[int, Mapping[str, Tensor]]:
+    record = folder.read_status()
+    if isinstance(initialise.weights, int):
+        path = epoch_path(folder, initialise.weights)
+        if not path.exists():
+            kept = ", ".join(str(int(p.stem)) for p in sorted(path.parent.glob("*.pt"))) or "none"
+            raise BuildError(f"`initialise.weights`: {initialise.run} kept of its epochs {kept}")
+        state = checkpoint.load(path, device, holds=("epoch", "vae"))
+        _check_owner(path, state, record)
+        return state["epoch"], state["vae"]
+    path = folder.path / CHECKPOINT
+    if not path.exists():
+        raise BuildError(f"`initialise.run`: {initialise.run} has trained nothing")
+    state = checkpoint.load(path, device, holds=("trainer",))
+    _check_owner(path, state, record)
+    try:
+        last = state["trainer"]
+        best = last["best"]
+        if initialise.weights == "last":
+            return last["epoch"], last["vae"]
+        if best is not None:
+            return best["epoch"], best["weights"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has other keys than a checkpoint of training") from error
+    raise BuildError(f"`initialise.weights`: {initialise.run} had no validation split")
+
+
+def _check_owner(path: Path, state: Mapping[str, Any], record: RunRecord | None) -> None:
+    """Raise CheckpointError where a checkpoint says that it is not of the run in ``record``."""
+    if record is None or "training" not in state:  # made before checkpoints said what they are of
+        return
+    claimed = Training(**state["training"])._replace(key="")
+    if claimed != Training("", record.seed, record.data_checksum):
+        raise CheckpointError(f"{path} is of another seed or other data than its run's status")
+
+
+def fix(vae: VAE, parts: Collection[Part]) -> None:
+    """Let the ``parts`` keep their weights in training."""
+    for part in parts:
+        for name in MODULES[part]:
+            getattr(vae, name).requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Configuration: YAML files, merging, validation, identity."""
