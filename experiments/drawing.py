@@ -35,6 +35,7 @@ class Trained(NamedTuple):
     splits: Mapping[str, Tensor]
     numbers: Mapping[tuple[Method, str], float]
     """By method and name."""
+    folder: RunFolder
 
     def mean(self, estimator: str, name: str) -> float:
         """The mean of the one estimator of that kind that the run has."""
@@ -78,14 +79,31 @@ def trained(
     config = validate(RunConfig, load(base, files, assignments, DEFAULTS))
     root = results_root()
     record = execute(identify(config, root), Place(root, database_url(root)), console)
-    folder = RunFolder(root / "runs" / record.id)
+    return _opened(config, RunFolder(root / "runs" / record.id))
+
+
+def finished(base: str, files: Sequence[str | Path], assignments: Sequence[str]) -> Trained | None:
+    """Find the run finished and load its weights; None where it is not: nothing is trained.
+
+    Raises ConfigError for a wrong configuration.
+    """
+    config = validate(RunConfig, load(base, files, assignments, DEFAULTS))
+    root = results_root()
+    folder = RunFolder(root / "runs" / identify(config, root).id)
+    record = folder.read_status()
+    if record is None or record.status != "finished":
+        return None
+    return _opened(config, folder)
+
+
+def _opened(config: RunConfig, folder: RunFolder) -> Trained:
     data = load_data(config)
     built = build(config, data.x_shape)
     built.vae.requires_grad_(False)
     if "train" in config.phases:
         state = checkpoint.load(folder.path / CHECKPOINT, "cpu")
         built.vae.load_state_dict(state["trainer"]["vae"])
-    return Trained(built, data.splits, means(folder.estimates.read()))
+    return Trained(built, data.splits, means(folder.estimates.read()), folder)
 
 
 def over_seeds(values: Sequence[float], digits: int = 3) -> Number:

@@ -13,7 +13,8 @@ from torch.distributions import MultivariateNormal, Normal
 from models.generative import LinearGaussian
 from models.losses import ELBO, IWAE
 from models.posteriors.chain import Chain
-from models.posteriors.gaussian import DiagonalGaussian, FullGaussian, gaussian
+from models.posteriors.gaussian import DiagonalGaussian, FullGaussian, StandardNormal, gaussian
+from models.posteriors.hamiltonian import hamiltonian
 from models.posteriors.protocol import posteriors
 from tests.components import POSTERIORS, X, make_node, perturbed, reseed
 
@@ -112,6 +113,13 @@ def test_amortiser_starts_at_the_initial_context(options):
     context = to_context(torch.zeros(2, FEATURES, dtype=torch.float64))
     assert context.shape == (2, posterior.context_size)
     assert context.isfinite().all()
+
+
+def test_a_posterior_without_amortised_numbers_has_an_empty_amortiser():
+    """And no warning: those are errors in tests."""
+    posterior = hamiltonian(2, base=StandardNormal(2))
+    assert posterior.context_size > 0
+    assert posterior.amortiser(FEATURES)(torch.ones(3, FEATURES)).shape == (3, 0)
 
 
 @every_posterior

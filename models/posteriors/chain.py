@@ -22,6 +22,13 @@ class _Shared(Part):
         self.context_size = size
 
 
+class _NoNumbers(nn.Linear):
+    """A linear map of no outputs: torch would warn that there is nothing to initialise."""
+
+    def reset_parameters(self) -> None:
+        """There are none."""
+
+
 def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
     """The context that a transition gets: its own numbers, and h where it asks for it."""
     if transition.context_size == 0:  # an empty slice would still carry zeros back to the encoder
@@ -86,7 +93,8 @@ class Chain(Composite):
 
         With those of a fresh datum as its bias, so that training starts near the prior.
         """
-        linear = nn.Linear(num_features, self.amortised_size)
+        make = nn.Linear if self.amortised_size > 0 else _NoNumbers
+        linear = make(num_features, self.amortised_size)
         with torch.no_grad():
             linear.bias.copy_(self.initial_amortised())
         return linear

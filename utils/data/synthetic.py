@@ -16,6 +16,12 @@ MAX_NUMBERS = 10**9
 """Of a data set that is drawn in memory."""
 
 
+def check_count(count: int) -> None:
+    """Raise ValueError for more than ``MAX_NUMBERS``."""
+    if count > MAX_NUMBERS:
+        raise ValueError(f"{count:,} numbers are more than {MAX_NUMBERS:,}; take fewer data")
+
+
 class Synthetic(Dataset):
     """Splits of given sizes, each fixed by ``data_seed`` on its own.
 
@@ -24,8 +30,7 @@ class Synthetic(Dataset):
     """
 
     def __init__(self, sizes: Mapping[str, int], dim: int, data_seed: int) -> None:
-        if (count := dim * sum(sizes.values())) > MAX_NUMBERS:
-            raise ValueError(f"{count:,} numbers are more than {MAX_NUMBERS:,}; take fewer data")
+        check_count(dim * sum(sizes.values()))
         self._sizes, self._data_seed = sizes, data_seed
 
     @abstractmethod

@@ -1,0 +1,120 @@
+"""The experiment hvae_gaussian: its methods, and figures of finished runs that train nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.drawing import finished, trained
+from experiments.hvae_gaussian import figure
+from experiments.hvae_gaussian.published import PUBLISHED, PUBLISHED_THETA
+from experiments.hvae_gaussian.runs import ADDITIONAL, BASE, METHODS, Key, command, measure
+from utils.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "experiments" / "hvae_gaussian"
+TINY = [
+    "data.num_points=50",
+    "model.num_points=50",
+    "data.num_train=2",
+    "training.epochs=2",
+    "runtime.tensorboard=false",
+    "runtime.threads=1",
+    "evaluation.estimators=[{name: exact}]",
+]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+
+
+def settings(dim: int, seed: int) -> list[str]:
+    return [f"data.dim={dim}", f"data.data_seed={seed}", f"seed={seed}", *TINY]
+
+
+def train(method: str, dim: int, seed: int = 0):
+    files = [f"{ADDITIONAL}/{method}.yaml"]
+    return trained(BASE, files, settings(dim, seed), Console(verbosity=-1))
+
+
+def draw(monkeypatch, output: Path, *options: str) -> None:
+    command = ["figure", "--output", str(output), *options, "-set", *TINY]
+    monkeypatch.setattr(sys, "argv", command)
+    figure.main()
+
+
+def test_the_sweep_has_each_method_and_each_method_a_file():
+    files = {path.stem for path in (ROOT / ADDITIONAL).glob("*.yaml")}
+    assert files - {"reduced"} == METHODS.keys()
+    (listed,) = re.findall(r"METHODS:-([^}]*)}", (FOLDER / "run.sh").read_text())
+    assert listed.replace("\\\n", "").split() == list(METHODS)
+    assert PUBLISHED.keys() | PUBLISHED_THETA.keys() <= METHODS.keys()
+
+
+def test_figures_are_of_finished_runs(tmp_path, monkeypatch, capsys):
+    for method in ("hvae_1", "hvae_1_untempered", "vb", "planar_1_without_half"):
+        train(method, 3)
+    capsys.readouterr()
+    output = tmp_path / "figures"
+    draw(monkeypatch, output, "--dims", "3", "4", "--seeds", "0")
+    for name in ("errors", "curves", "tempering", "bounds"):
+        assert (output / f"{name}.png").stat().st_size > 1000
+    printed = capsys.readouterr()
+    for name in ("exact maximum", "HVAE, K = 1", "mean-field VB", "planar, K = 1, without ½"):
+        assert re.search(rf"^\| 3 \| {name} \|", printed.out, re.MULTILINE), name
+    assert "nan" not in printed.out
+    assert "| 4 |" not in printed.out
+    assert "missing: vb, d = 4, seeds 0" in printed.err
+    assert "missing: vb, d = 3" not in printed.err
+
+
+def test_missing_runs_are_told_with_their_command_and_not_trained(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        draw(monkeypatch, tmp_path / "figures", "--dims", "2", "--methods", "vb", "full")
+    message = capsys.readouterr().err
+    assert 'DIMS="2" SEEDS="0 1 2" METHODS="vb full" EXTRA="data.num_points=50' in message
+    assert "missing: full, d = 2, seeds 0, 1, 2" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_repeats_files():
+    keys = [Key("vb", 25, 0), Key("full", 50, 0)]
+    expected = (
+        'DIMS="25 50" SEEDS="0" METHODS="vb full" bash experiments/hvae_gaussian/run.sh a.yaml'
+    )
+    assert command(keys, [Path("a.yaml")], []) == expected
+
+
+def test_a_finished_run_is_found_with_what_it_learned():
+    files = [f"{ADDITIONAL}/vb.yaml"]
+    assert finished(BASE, files, settings(2, 0)) is None
+    run = train("vb", 2)
+    found = finished(BASE, files, settings(2, 0))
+    assert found is not None
+    assert found.numbers == run.numbers
+    for one, two in zip(found.built.vae.parameters(), run.built.vae.parameters(), strict=True):
+        assert one.equal(two)
+
+
+@pytest.mark.parametrize("method", ["vb", "planar_1_without_half"])
+def test_measures_are_those_of_the_exact_answers(method):
+    run = train(method, 3)
+    exact = run.mean("exact", "log_px")
+    result = measure(run)
+    # Two steps from σ = 20, so far from both the truth and the maximum.
+    assert result.shortfall > 0
+    assert result.gap > 0
+    assert len(result.curve) == 2
+    assert all(math.isfinite(value) and value > 0 for value in result.curve)
+    top = run.built.vae.model
+    x = run.splits["train"][:1].double()
+    top.maximise(x)
+    if method == "vb":
+        assert math.isclose(result.shortfall, top.log_px(x).item() - exact, rel_tol=1e-4)
+    assert result.best.scale < result.errors.scale
