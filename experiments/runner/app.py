@@ -159,9 +159,7 @@ def _run(options: Namespace, console: Console) -> int:
 
 def _place(options: Namespace) -> Place:
     root = results_root(options.results)
-    url = database_url(root, options.db)
-    check_url(url)
-    return Place(root, url, options.resume, options.command)
+    return Place(root, database_url(root, options.db), options.resume, options.command)
 
 
 def _layer(options: Namespace) -> Layer:
@@ -188,6 +186,7 @@ def _located(layer: Layer) -> Iterator[None]:
 
 def _dry_run(options: Namespace, console: Console) -> int:
     place = _place(options)
+    check_url(place.database)
     layer = _layer(options)
     with _located(layer):
         identified = identify(_validated(layer, console), place.results, console.warn)
