@@ -21,11 +21,11 @@ import torch  # isort: skip
 from torch import Tensor, nn
 
 from benchmarks.programs import runner_epochs
-from experiments.build import load_data
-from experiments.schema import DEFAULTS, RunConfig
-from utils.config import load
+from experiments.runner.build import load_data
+from experiments.runner.schema import DEFAULTS, RunConfig
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.data.shared_gaussian import SharedGaussian
-from utils.validation import validate
 
 BATCH, NUM_DRAWS, NUM_STEPS = 256, 10, 40
 BASE = "configs/hvae_gaussian/base.yaml"

@@ -9,14 +9,14 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from estimators.importance import ImportanceSampling
-from experiments.build import BuildError, build, check_data
-from experiments.schema import DEFAULTS, RunConfig
+from experiments.runner.build import BuildError, build, check_data
+from experiments.runner.schema import DEFAULTS, RunConfig
 from models.posteriors.hamiltonian import hamiltonian
 from models.shared_gaussian import SharedGaussian
 from tests.components import initial, normal, perturbed
-from utils.config import load
+from utils.config.loading import load
+from utils.config.validation import validate
 from utils.data import shared_gaussian as data
-from utils.validation import validate
 
 D, N = 3, 7
 

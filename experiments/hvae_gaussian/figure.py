@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from experiments.drawing import make_parser, over_seeds, save
 from experiments.hvae_gaussian.published import DIMS, PUBLISHED, Errors, published_theta
 from experiments.hvae_gaussian.runs import METHODS, Key, Result, command, find
+from experiments.reporting.curves import COLOURS
+from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from utils.console import Console
-from utils.reporting.curves import COLOURS
-from utils.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 
 Results = Mapping[tuple[str, int], Sequence[Result]]
 """By method and dimension, for each seed; only those that there are."""
