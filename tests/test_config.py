@@ -588,3 +588,18 @@ def test_loading_needs_neither_torch_nor_pydantic():
         "import utils.config.validation; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_a_file_of_another_user_includes_only_what_lies_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "shared" / "parts").mkdir(parents=True)
+    (tmp_path / "private.yaml").write_text("experiment: SECRET\n")
+    (tmp_path / "shared" / "parts" / "seed.yaml").write_text("seed: 3\n")
+    outside, beside = tmp_path / "shared" / "outside.yaml", tmp_path / "shared" / "beside.yaml"
+    outside.write_text("include: ../private.yaml\n")
+    beside.write_text("include: parts/seed.yaml\n")
+    assert read_file(outside).data == {"experiment": "SECRET"}  # a file of one's own may
+    monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert read_file(beside).data == {"seed": 3}
+    with pytest.raises(ConfigError, match=r"outside\.yaml:1: `include`: .* another user") as error:
+        read_file(outside)
+    assert "SECRET" not in str(error.value)

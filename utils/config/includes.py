@@ -20,6 +20,7 @@ from utils.config.sources import (
     wrong,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 MAX_FILES = 50
 """How many files one file may include, all levels together."""
 
@@ -73,11 +74,25 @@ class _Reader:
         if file not in self._done:
             if len(self._done) + len(self._open) > MAX_FILES:
                 raise wrong(place, f"`include`: more than {MAX_FILES} files")
+            if not _may_include(self._open[-1], Path(file)):
+                raise wrong(
+                    place,
+                    f"`include`: {_named(self._open[-1])} belongs to another user and asks for a "
+                    f"file outside its folder and the project: {_named(path)}; copy what you "
+                    "trust into a file of your own",
+                )
             try:
                 self._done[file] = self.read(path, place)
             except ConfigError as error:
                 self._done[file] = error
         return _settled(self._done[file])
+
+
+def _may_include(including: Path, included: Path) -> bool:
+    """Whether a file may ask for another: somebody else's file must not point at private ones."""
+    own = including.stat().st_uid == os.geteuid()
+    near = (including.resolve().parent, ROOT)
+    return own or any(included.is_relative_to(folder) for folder in near)
 
 
 def _settled(outcome: Layer | ConfigError) -> Layer:
