@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,18 +16,34 @@ from experiments.reporting.curves import save_figure
 from experiments.reporting.statistics import seed_mean
 from experiments.reporting.tables import Number
 from experiments.runner.build import Built, build, load_data
-from experiments.runner.earlier import Place
 from experiments.runner.phases.estimate import means
-from experiments.runner.run import execute, identify
+from experiments.runner.run import identify
 from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.weights import CHECKPOINT
 from utils import checkpoint
 from utils.config.loading import load
 from utils.config.validation import validate
 from utils.console import Console
-from utils.results.database import database_url
 from utils.results.folder import RunFolder, results_root
 from utils.results.methods import Method
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Wanted(NamedTuple):
+    """A run that a figure is of: what main.py is to be given to make it."""
+
+    base: str
+    files: Sequence[str | Path] = ()
+    assignments: Sequence[str] = ()
+
+    @property
+    def command(self) -> str:
+        """What to type to make the run."""
+        words = ["python", "main.py", "-config", self.base]
+        words += ["-additional_configs", *map(str, self.files)] if self.files else []
+        words += ["-set", *self.assignments] if self.assignments else []
+        return shlex.join(words)
 
 
 class Trained(NamedTuple):
@@ -69,17 +87,21 @@ def add_output(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--output", type=Path, default=output, help="default: %(default)s")
 
 
-def trained(
-    base: str, files: Sequence[str | Path], assignments: Sequence[str], console: Console
-) -> Trained:
-    """Find the run finished, or do it, and load its weights.
+def find_all(wanted: Mapping[K, Wanted], console: Console) -> dict[K, Trained]:
+    """The finished runs with their weights; a figure trains nothing.
 
-    Raises ConfigError for a wrong configuration, and what ``execute`` raises.
+    Exits with code 2 where runs are missing, and says which commands make them. Raises
+    ConfigError for a wrong configuration.
     """
-    config = validate(RunConfig, load(base, files, assignments, DEFAULTS))
-    root = results_root()
-    record = execute(identify(config, root), Place(root, database_url(root)), console)
-    return _opened(config, RunFolder(root / "runs" / record.id))
+    runs = {key: finished(*of) for key, of in wanted.items()}
+    if missing := [wanted[key].command for key, run in runs.items() if run is None]:
+        console.error(
+            f"{len(missing)} of {len(runs)} runs are missing or not finished; make them:"
+        )
+        for command in missing:
+            console.error(f"  {command}")
+        sys.exit(2)
+    return {key: run for key, run in runs.items() if run is not None}
 
 
 def finished(base: str, files: Sequence[str | Path], assignments: Sequence[str]) -> Trained | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from experiments.avo_biased_noise.figure import most_likely
 from experiments.avo_toy.figure import exact_histogram, histogram, mode_weights
 from experiments.runner.build import build
 from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
+from main import main
 from models.energies import (
     FOUR_MODES,
     AbsoluteValue,
@@ -161,6 +163,16 @@ def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, c
     output = tmp_path / "figures" / "figure.png"
     command = ["figure", "--output", str(output), *more, "-set", *TINY, *SMALL[experiment]]
     monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as missing:  # a figure trains nothing
+        figure.main()
+    assert missing.value.code == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.endswith("are missing or not finished; make them:")
+    for line in lines:
+        _, program, *arguments = shlex.split(line)
+        assert program == "main.py"
+        assert main([*arguments, "-q"]) == 0
+    capsys.readouterr()
     figure.main()
     assert output.stat().st_size > 1000
     table = capsys.readouterr().out.splitlines()

@@ -5,18 +5,19 @@ python -m experiments.avo_beta_annealing.figure [--lengths 0 20 100 300] [--outp
 The figure goes to avo_beta_annealing.png in the results folder; that of the documentation is made
 with ``--output docs/figures/avo_beta_annealing.png``.
 
-Does what is missing of the runs of configs/avo_beta_annealing. Bounds are of the test split, at
-the weights after the last epoch.
+Trains nothing: of runs of configs/avo_beta_annealing that are missing it says the command. Bounds
+are of the test split, at the weights after the last epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from experiments.drawing import make_parser, over_seeds, save, trained
+from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
 from experiments.reporting.tables import Cell, Heading, Table, Text, to_markdown
 from utils.console import Console
 
@@ -37,27 +38,33 @@ Results = Mapping[str, Mapping[int, Sequence[Bounds]]]
 
 
 def main() -> None:
-    """Find or do the runs, print the table, draw."""
+    """Find the runs, print the table, draw."""
     parser, console = make_parser(__doc__, "avo_beta_annealing.png"), Console()
     parser.add_argument("--lengths", type=int, nargs="+", default=[0, 20, 100, 300])
     options = parser.parse_args()
 
-    def bounds(method: str, length: int, seed: int) -> Bounds:
-        data = options.files or [f"{ADDITIONAL}/digits.yaml"]
+    data = options.files or [f"{ADDITIONAL}/digits.yaml"]
+
+    def wanted(method: str, length: int, seed: int) -> Wanted:
         files = [data[0], f"{ADDITIONAL}/{method}.yaml", *data[1:]]
         warmup = f"loss.warmup.epochs={length}" if length else "loss.warmup=null"
-        run = trained(BASE, files, [warmup, f"seed={seed}", *options.assignments], console)
-        return Bounds(run.mean("importance", "elbo"), run.mean("importance", "log_px"))
+        return Wanted(BASE, files, [warmup, f"seed={seed}", *options.assignments])
 
+    keys = list(product(METHODS, options.lengths, options.seeds))
+    runs = find_all({key: wanted(*key) for key in keys}, console)
     results: Results = {
         method: {
-            length: [bounds(method, length, seed) for seed in options.seeds]
+            length: [_bounds(runs[method, length, seed]) for seed in options.seeds]
             for length in options.lengths
         }
         for method in METHODS
     }
     print(to_markdown(_table(results, options.lengths)))
     save(_draw(results), options.output, console)
+
+
+def _bounds(run: Trained) -> Bounds:
+    return Bounds(run.mean("importance", "elbo"), run.mean("importance", "log_px"))
 
 
 def _table(results: Results, lengths: Sequence[int]) -> Table:

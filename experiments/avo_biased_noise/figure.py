@@ -5,8 +5,8 @@ python -m experiments.avo_biased_noise.figure [--seeds 0 1] [--output FILE]
 The figure goes to avo_biased_noise.png in the results folder; that of the documentation is made
 with ``--output docs/figures/avo_biased_noise.png``.
 
-Does what is missing of the runs of configs/avo_biased_noise. log p(x) and the posterior are exact,
-so the maximum-likelihood noise scale of the training data is known.
+Trains nothing: of runs of configs/avo_biased_noise that are missing it says the command. log p(x)
+and the posterior are exact, so the maximum-likelihood noise scale of the training data is known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.drawing import Trained, make_parser, over_seeds, save, trained
+from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from models.energies import AbsoluteValue
 from utils.console import Console
@@ -62,21 +62,20 @@ def most_likely(x: Tensor) -> AbsoluteValue:
 
 
 def main() -> None:
-    """Find or do the runs, print the table, draw."""
+    """Find the runs, print the table, draw."""
     parser, console = make_parser(__doc__, "avo_biased_noise.png"), Console()
     options = parser.parse_args()
-    runs = {
-        method: [
-            trained(
-                BASE,
-                [f"{ADDITIONAL}/{method}.yaml", *options.files],
-                [f"seed={seed}", *options.assignments],
-                console,
-            )
-            for seed in options.seeds
-        ]
+    wanted = {
+        (method, seed): Wanted(
+            BASE,
+            [f"{ADDITIONAL}/{method}.yaml", *options.files],
+            [f"seed={seed}", *options.assignments],
+        )
         for method in METHODS
+        for seed in options.seeds
     }
+    found = find_all(wanted, console)
+    runs = {method: [found[method, seed] for seed in options.seeds] for method in METHODS}
     splits = runs["hvi_avo"][0].splits
     best = most_likely(splits["train"])
     print(to_markdown(_table(runs, best, splits)))

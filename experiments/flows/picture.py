@@ -5,8 +5,8 @@ python -m experiments.flows.picture [--output docs/figures/posteriors_2d.png]
 The picture goes to posteriors_2d.png in the results folder; ``--output`` as above makes that of
 the README.
 
-Trains configs/digits_2d/base.yaml (or finds it finished), takes the test images that the trained
-factorised Gaussian fits worst, and fits each family to each of them alone with the decoder fixed.
+Takes the finished run of configs/digits_2d/base.yaml and the test images that its factorised
+Gaussian fits worst, and fits each family to each of them alone with the decoder fixed.
 Log p(x) is by quadrature, so that the number over each picture is the family's exact loss.
 """
 
@@ -21,7 +21,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.drawing import add_output, save, trained
+from experiments.drawing import Wanted, add_output, find_all, save
 from experiments.runner.schema import DEFAULTS, RunConfig
 from models.generative import GenerativeModel
 from models.losses import ELBO, linear_warmup
@@ -102,7 +102,7 @@ def main() -> None:
     add_output(parser, "posteriors_2d.png")
     output = parser.parse_args().output
     console, grid = Console(), make_grid()
-    run = trained(BASE, (), (), console)
+    run = find_all({"run": Wanted(BASE)}, console)["run"]
     vae, model, x = run.built.vae, run.built.vae.model, run.splits["test"]
     log_px = exact_log_px(model, x, grid)
     with isolated(0):
