@@ -111,7 +111,6 @@ def make_table(arguments: argparse.Namespace) -> None:
 
 def tabulate_gaps(arguments: argparse.Namespace) -> None:
     """Print inference gaps and what they are made of; draw them where a figure is wanted."""
-    from estimators.combination import combine
     from experiments.reporting import (
         curves,
         gap_estimates,
@@ -129,9 +128,7 @@ def tabulate_gaps(arguments: argparse.Namespace) -> None:
     runs = runs if arguments.all else queries.finished(runs)
     runs = gap_estimates.over_training(runs) if arguments.over_training else runs
     estimates = gap_estimates.load(database, runs)
-    measured = gaps.measure(
-        estimates, runs, combine, convention=arguments.log_px, splits=arguments.split
-    )
+    measured = gaps.measure(estimates, runs, convention=arguments.log_px, splits=arguments.split)
     runs = runs[runs["id"].isin([entry.run for entry in measured])]
     lines = gap_table.summarise(measured, runs, arguments.digits)
     for_programs = arguments.format == "csv"

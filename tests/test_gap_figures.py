@@ -12,7 +12,6 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from estimators.combination import combine
 from experiments.reporting import gap_estimates
 from experiments.reporting.curves import COLOURS
 from experiments.reporting.gap_figures import bar_figure, training_figure
@@ -44,7 +43,7 @@ def read_lines(root: Path, *, over_training: bool = False) -> list[Line]:
         runs = load_runs(database)
         runs = gap_estimates.over_training(runs) if over_training else runs
         estimates = gap_estimates.load(database, runs)
-        return summarise(measure(estimates, runs, combine, convention="max"), runs)
+        return summarise(measure(estimates, runs, convention="max"), runs)
 
 
 def is_drawn(figure: Path) -> bool:

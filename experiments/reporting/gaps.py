@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.reporting import ReportError
 from experiments.reporting.gap_estimates import boundless_note, own_family, without_bound
-from experiments.reporting.log_px import EXACT, Combine, Convention, LogPx, log_px_of
+from experiments.reporting.log_px import EXACT, Convention, LogPx, log_px_of
 from experiments.reporting.queries import (
     ESTIMATE,
     LOCAL,
@@ -70,7 +70,6 @@ class Measured:
 def measure(
     estimates: pd.DataFrame,
     runs: pd.DataFrame,
-    combine: Combine,
     *,
     convention: Convention = "combined",
     splits: Sequence[str] = (),
@@ -80,7 +79,6 @@ def measure(
     Args:
         estimates: out of ``gap_estimates.load``; of ``runs``.
         runs: their rows of the table ``runs``.
-        combine: makes one estimate of log p(x) of several.
         convention: how log p(x) is made of its estimates.
         splits: only these.
 
@@ -106,7 +104,7 @@ def measure(
             own if own in optima else None,
             optima,
             _amortised_bound(rows[run, split]),
-            log_px_of(rows[run, split], convention, combine),
+            log_px_of(rows[run, split], convention),
         )
         judgements = _judgements(rows.get((run, SIMULATED)), rows[run, split])
         measured.append(_measured(place, known.common(), judgements, ends.get(place, {})))

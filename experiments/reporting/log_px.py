@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
+from estimators.combination import combine
 from experiments.reporting.queries import by_method
 from experiments.reporting.reliability import HALVES, RELIABLE_HALVES, is_reliable
 from experiments.reporting.statistics import Values
@@ -40,21 +40,6 @@ CAPTIONS = {
 """What the caption says of each way that log p(x) was made in."""
 
 
-class Combination(Protocol):
-    """What ``combine`` gives: an estimate a datum, its error, and the weights (E, B)."""
-
-    @property
-    def log_px(self) -> Tensor: ...  # noqa: D102
-    @property
-    def standard_error(self) -> Tensor: ...  # noqa: D102
-    @property
-    def weight(self) -> Tensor: ...  # noqa: D102
-
-
-Combine = Callable[[Tensor, Tensor, Tensor], Combination]
-"""``estimators.combination.combine``, which is above this package: values, errors, reliable."""
-
-
 class LogPx(NamedTuple):
     """log p(x) datum by datum.
 
@@ -81,13 +66,12 @@ class _Estimates(NamedTuple):
     error: np.ndarray
 
 
-def log_px_of(rows: pd.DataFrame, convention: Convention, combine: Combine) -> LogPx:
+def log_px_of(rows: pd.DataFrame, convention: Convention) -> LogPx:
     """log p(x) of a run's data on a split.
 
     Args:
         rows: of one run and split, out of ``load_estimates``; some of them estimate log p(x).
         convention: ``combined`` unless no estimate has halves; exact answers beat all.
-        combine: makes one estimate of several.
     """
     methods = by_method(rows[rows["name"].isin(["log_px", *HALVES])])
     exact = [method for method in methods if method.estimator == EXACT]
@@ -98,7 +82,7 @@ def log_px_of(rows: pd.DataFrame, convention: Convention, combine: Combine) -> L
     if convention == "max":
         return _chosen({m: every[m] for m in methods}, _largest, "max")
     if halved:
-        return _combined({m: every[m] for m in halved}, combine)
+        return _combined({m: every[m] for m in halved})
     return _chosen({m: every[m] for m in methods}, _least_error, "least error")
 
 
@@ -132,7 +116,7 @@ def _least_error(estimates: _Estimates, reliable: np.ndarray) -> np.ndarray:
     return np.asarray(order[0])
 
 
-def _combined(methods: Mapping[Method, pd.DataFrame], combine: Combine) -> LogPx:
+def _combined(methods: Mapping[Method, pd.DataFrame]) -> LogPx:
     data = _data(methods, HALVES[0])
     halves = [_estimates(methods, name, data) for name in HALVES]
     value, error = (np.stack(arrays, 1) for arrays in zip(*halves, strict=True))  # (E, 2, N)
