@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from experiments.runner.adoption import Wanted, adopt_training
-from experiments.runner.resuming import training_of
+from experiments.runner.resuming import Training, training_of
 from experiments.runner.weights import epoch_path
 from utils import checkpoint
+from utils.checkpoint import CheckpointError
 from utils.results.folder import RunFolder
 from utils.results.records import Metric, RunRecord
 
@@ -124,3 +126,18 @@ def test_a_damaged_training_is_named_and_the_next_one_taken(tmp_path, damage):
     assert found == "b-s0"
     assert message.startswith("a-s0 has trained the same but is damaged: ")
     assert checkpoint.load(target.path / "last.pt", "cpu")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [torch.zeros(2), "x", {"key": "k"}, {"key": torch.zeros(2), "seed": 0, "data_checksum": ""}],
+)
+def test_a_checkpoint_that_says_nonsense_of_its_training_is_refused(said):
+    with pytest.raises(CheckpointError, match="does not say of which training it is"):
+        Training.said_by({"training": said})
+
+
+def test_a_checkpoint_says_of_which_training_it_is():
+    training = Training("k", 0, "x")
+    assert Training.said_by({"training": training._asdict()}) == training
+    assert Training.said_by({}) is None

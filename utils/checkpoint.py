@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,15 @@ def load(path: Path, device: torch.device | str, *, holds: Collection[str] = ())
         lacking = f" (no {', '.join(missing)})" if missing else ""
         raise CheckpointError(f"{path} has other keys than a checkpoint{lacking}")
     return state
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let a CheckpointError of the block, which says what is wrong, name the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from error
 
 
 def load_latest(

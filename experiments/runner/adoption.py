@@ -71,16 +71,15 @@ def _copy_training(source: RunFolder, target: RunFolder, wanted: Wanted) -> None
     if damage := source.damage():
         raise DamagedError("; ".join(damage))
     state = checkpoint.load(source.path / CHECKPOINT, "cpu")
-    try:
+    with checkpoint.naming(source.path / CHECKPOINT):
         check_training(state, wanted.training)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.path / CHECKPOINT} {error}") from error
     check_metrics(source.metrics, state)
     for epoch in wanted.kept or ():
         original, copy = epoch_path(source, epoch), epoch_path(target, epoch)
         of_epoch = checkpoint.load(original, "cpu")
-        if of_epoch.get("training") != wanted.training._asdict():
-            raise CheckpointError(f"{original} is of another training")
+        with checkpoint.naming(original):
+            if Training.said_by(of_epoch) != wanted.training:
+                raise CheckpointError("is of another training")
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(original, copy)
     shutil.copyfile(source.metrics.path, target.metrics.path)

@@ -27,6 +27,19 @@ class Training(NamedTuple):
     seed: int
     data_checksum: str
 
+    @classmethod
+    def said_by(cls, state: Mapping[str, Any]) -> Training | None:
+        """What a checkpoint says that it is of; None where it says nothing.
+
+        Raises CheckpointError where what it says is no training.
+        """
+        said = state.get("training")
+        if said is None:
+            return None
+        if not alike(said, cls("", 0, "")._asdict()):
+            raise CheckpointError("does not say of which training it is")
+        return cls(**said)
+
 
 def training_of(record: RunRecord, places: Collection[str]) -> Training:
     """The training of a run; ``places`` are the options that say where data lies."""
@@ -46,7 +59,7 @@ def check_training(state: Mapping[str, Any], training: Training) -> None:
     for key in ("trainer", "metrics_bytes"):
         if key not in state:
             raise CheckpointError(f"holds no {key!r}, so it is no checkpoint of a training")
-    if state.get("training", training._asdict()) != training._asdict():
+    if Training.said_by(state) not in (None, training):
         raise CheckpointError("is of another training (configuration, seed or data)")
 
 

@@ -177,10 +177,11 @@ def _weights(
 
 def _check_owner(path: Path, state: Mapping[str, Any], record: RunRecord | None) -> None:
     """Raise CheckpointError where a checkpoint says that it is not of the run in ``record``."""
-    if record is None or "training" not in state:  # made before checkpoints said what they are of
+    with checkpoint.naming(path):
+        said = Training.said_by(state)
+    if record is None or said is None:  # made before checkpoints said what they are of
         return
-    claimed = Training(**state["training"])._replace(key="")
-    if claimed != Training("", record.seed, record.data_checksum):
+    if said[1:] != (record.seed, record.data_checksum):
         raise CheckpointError(f"{path} is of another seed or other data than its run's status")
 
 
