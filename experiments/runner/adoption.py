@@ -20,12 +20,12 @@ from utils.results.records import RunRecord
 class Wanted:
     """A training that may be taken over from another run.
 
-    ``places`` are the options that say where data lies, ``code`` is what training stands on,
-    ``kept`` are the epochs whose weights are wanted too.
+    ``data_locations`` are the options that say where data lies, ``code`` is what training stands
+    on, ``kept`` are the epochs whose weights are wanted too.
     """
 
     training: Training
-    places: Collection[str]
+    data_locations: Collection[str]
     code: Code
     kept: Sequence[int] | None = None
 
@@ -42,7 +42,7 @@ def adopt_training(
     for other, found in finished_runs(results, warn):
         kept = [epoch_path(other, epoch) for epoch in wanted.kept or ()]
         there = all(path.exists() for path in (other.path / CHECKPOINT, *kept))
-        if not there or training_of(found, wanted.places) != wanted.training:
+        if not there or training_of(found, wanted.data_locations) != wanted.training:
             continue
         if reason := _other_code(found, wanted.code):
             refused.append(f"{found.id} has trained the same, but {reason}")

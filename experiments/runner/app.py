@@ -15,7 +15,7 @@ import torch
 
 from experiments.runner import catalogue
 from experiments.runner.build import BuildError, build, check_data, load_data, make_dataset
-from experiments.runner.earlier import Place
+from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
 from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
 from experiments.runner.signals import InterruptedRunError
@@ -143,13 +143,13 @@ def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
 
 
 def _run(options: Namespace, console: Console) -> int:
-    place = _place(options)
-    check_login(place.database)
+    destination = _destination(options)
+    check_login(destination.database)
     layer = _layer(options)
     with _located(layer):
-        identified = identify(_validated(layer, console), place.results, console.warn)
-        record = execute(identified, place, console)
-    folder = place.results / "runs" / record.id
+        identified = identify(_validated(layer, console), destination.results, console.warn)
+        record = execute(identified, destination, console)
+    folder = destination.results / "runs" / record.id
     try:  # at once: print would let runs side by side write between
         write_results(catalogue.summary(record, folder) + "\n")
     except OSError as error:
@@ -157,9 +157,9 @@ def _run(options: Namespace, console: Console) -> int:
     return ExitCode.DONE
 
 
-def _place(options: Namespace) -> Place:
+def _destination(options: Namespace) -> Destination:
     root = results_root(options.results)
-    return Place(root, database_url(root, options.db), options.resume, options.command)
+    return Destination(root, database_url(root, options.db), options.resume, options.command)
 
 
 def _layer(options: Namespace) -> Layer:
@@ -180,16 +180,16 @@ def _located(layer: Layer) -> Iterator[None]:
         section, *more = map(read_path, re.findall("`([^`:]+)[^`]*`", str(error)))
         options = [(*section, *option) for option in more]  # `section`: ... `option` must be ...
         written = [path for path in (*options, section, *more) if path in layer.origins]
-        place = layer.last_origin(written[0]) if written else layer.origin(section)
-        raise wrong(place, str(error)) from error
+        origin = layer.last_origin(written[0]) if written else layer.origin(section)
+        raise wrong(origin, str(error)) from error
 
 
 def _dry_run(options: Namespace, console: Console) -> int:
-    place = _place(options)
-    check_url(place.database)
+    destination = _destination(options)
+    check_url(destination.database)
     layer = _layer(options)
     with _located(layer):
-        identified = identify(_validated(layer, console), place.results, console.warn)
+        identified = identify(_validated(layer, console), destination.results, console.warn)
         counts = _count_parameters(identified, console)
     lines = [
         describe(identified.resolved, layer.origins),

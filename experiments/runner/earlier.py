@@ -26,7 +26,7 @@ MAX_SHOWN = 6  # changed files named in one message
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where results go, and what to do with what is there."""
 
     results: Path
@@ -43,7 +43,7 @@ class Place:
 
 
 def if_finished(
-    config: RunConfig, folder: RunFolder, place: Place, console: Console
+    config: RunConfig, folder: RunFolder, destination: Destination, console: Console
 ) -> RunRecord | None:
     """The record of a run that has nothing left to do; its results are in the database then.
 
@@ -53,41 +53,43 @@ def if_finished(
         record = folder.read_status()
     except DamagedError:  # told, and taken as cut off, by whoever holds the lock
         return None
-    if record is None or record.status != "finished" or place.resume == "never":
+    if record is None or record.status != "finished" or destination.resume == "never":
         return None
     if record.id != folder.path.name:
         return None
     if damage := folder.damage():
         raise DamagedError("; ".join(damage))
     console.info(f"{folder.path.name} is already finished: {folder.path}")
-    _tell_of_changed_code(record, place, console)
+    _tell_of_changed_code(record, destination, console)
     for epoch in config.runtime.keep_epochs or ():
         due = "train" in config.phases and epoch <= config.training.epochs
         if due and not weights.epoch_path(folder, epoch).exists():
             console.warn(f"it kept no weights of epoch {epoch}; --resume never trains it again")
     enrol(folder, record, config.experiment)
-    _ensure_stored(folder, record, place, console)
+    _ensure_stored(folder, record, destination, console)
     return record
 
 
-def _tell_of_changed_code(record: RunRecord, place: Place, console: Console) -> None:
+def _tell_of_changed_code(record: RunRecord, destination: Destination, console: Console) -> None:
     if not record.code:
         console.info("under which code it was made is not recorded: changes cannot be checked")
     elif changed := code_changes(record.code):
         console.warn(
             f"the code has changed since: {changed}. The results are those of the old code; "
-            f"{place.afresh} does it again and keeps them"
+            f"{destination.afresh} does it again and keeps them"
         )
 
 
-def tell_of_resumed_code(codes: Mapping[str, Code], place: Place, console: Console) -> None:
+def tell_of_resumed_code(
+    codes: Mapping[str, Code], destination: Destination, console: Console
+) -> None:
     """Say where a run that was cut off goes on under other code than ``codes``, by phase."""
     if not codes:
         console.info("under which code it began is not recorded: changes cannot be checked")
     elif changed := code_changes(codes):
         console.warn(
             f"the code has changed since the run was cut off: {changed}. It goes on, and is "
-            f"marked as of mixed code; {place.afresh} starts afresh"
+            f"marked as of mixed code; {destination.afresh} starts afresh"
         )
 
 
@@ -112,13 +114,15 @@ def enrol(folder: RunFolder, record: RunRecord, experiment: str) -> None:
         folder.links.append([link])
 
 
-def _ensure_stored(folder: RunFolder, record: RunRecord, place: Place, console: Console) -> None:
+def _ensure_stored(
+    folder: RunFolder, record: RunRecord, destination: Destination, console: Console
+) -> None:
     """Copy a finished run into a database that does not have all of it."""
     runs, links = schema.runs.c, schema.links.c
     status = select(runs.status).where(runs.id == record.id)
     linked = select(links.target, links.kind).where(links.run == record.id)
     try:
-        with closing(ResultsDatabase(place.database)) as database:
+        with closing(ResultsDatabase(destination.database)) as database:
             known = {(row["target"], row["kind"]) for row in database.query(linked)}
             finished = database.query(status) == [{"status": record.status}]
             if not finished or known != set(folder.links.read()):
@@ -154,12 +158,12 @@ def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Cons
     return lost
 
 
-def set_aside(folder: RunFolder, place: Place, console: Console) -> None:
+def set_aside(folder: RunFolder, destination: Destination, console: Console) -> None:
     """Move what is in a run's folder to ``replaced``, all but its lock."""
     items = [item for item in folder.path.iterdir() if item.name != "lock"]
     if not items:
         return
-    target = place.results / "replaced" / f"{folder.path.name}-{stamp()}"
+    target = destination.results / "replaced" / f"{folder.path.name}-{stamp()}"
     target.mkdir(parents=True)
     for item in items:
         shutil.move(item, target / item.name)

@@ -41,14 +41,14 @@ class Training(NamedTuple):
         return cls(**said)
 
 
-def training_of(record: RunRecord, places: Collection[str]) -> Training:
-    """The training of a run; ``places`` are the options that say where data lies."""
-    return Training(_key(record.config, places), record.seed, record.data_checksum)
+def training_of(record: RunRecord, data_locations: Collection[str]) -> Training:
+    """The training of a run; ``data_locations`` are the options that say where data lies."""
+    return Training(_key(record.config, data_locations), record.seed, record.data_checksum)
 
 
-def _key(config: Mapping[str, Any], places: Collection[str]) -> str:
-    """Names what is trained, whatever is measured afterwards; ``places`` say where data lies."""
-    return identity({name: config.get(name) for name in TRAINED}, places)
+def _key(config: Mapping[str, Any], data_locations: Collection[str]) -> str:
+    """Names what is trained, whatever is measured afterwards."""
+    return identity({name: config.get(name) for name in TRAINED}, data_locations)
 
 
 def check_training(state: Mapping[str, Any], training: Training) -> None:

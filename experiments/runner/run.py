@@ -24,7 +24,7 @@ from experiments.runner.build import (
     settle_families,
 )
 from experiments.runner.earlier import (
-    Place,
+    Destination,
     cut_off,
     enrol,
     has_lost_its_checkpoints,
@@ -87,23 +87,23 @@ def identify(config: RunConfig, results: Path, warn: Callable[[str], None] = pri
     if config.initialise is not None:  # of the same seed: then all seeds are one configuration
         run = config.initialise.run.removesuffix(f"-s{config.seed}")
         science["initialise"] = science["initialise"] | {"run": run}
-    return Identified(config, plain, identity(science, _places(config)))
+    return Identified(config, plain, identity(science, _data_locations(config)))
 
 
-def _places(config: RunConfig) -> list[str]:
+def _data_locations(config: RunConfig) -> list[str]:
     """Options that say where data lies, which is no science."""
     return [f"data.{name}" for name in make_dataset(config).execution_options]
 
 
-def execute(identified: Identified, place: Place, console: Console) -> RunRecord:
+def execute(identified: Identified, destination: Destination, console: Console) -> RunRecord:
     """Do what is left to do of a run and return its record, whose status is ``finished``.
 
     Raises BuildError, DataError, BusyError, DivergedError, InterruptedRunError, CheckpointError,
     DamagedError or OSError; the run's status says so by then, and what was measured is kept.
     """
     config = identified.config
-    folder = RunFolder(place.results / "runs" / identified.id)
-    if finished := if_finished(config, folder, place, console):
+    folder = RunFolder(destination.results / "runs" / identified.id)
+    if finished := if_finished(config, folder, destination, console):
         return finished
     codes = provenance.phase_codes(config)  # now, for files may be edited while the run goes on
     device = pick_device(config.runtime.device)
@@ -114,34 +114,34 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
     built.vae.to(device)
     check_splits(config, data)
     check_data(config, data, built.vae.model)
-    first_epoch = _prepare(built, config, place, device, console)
+    first_epoch = _prepare(built, config, destination, device, console)
     folder.create()
     with holding(folder.path):
         # Another process may have finished it while this one was building.
-        if finished := if_finished(config, folder, place, console):
+        if finished := if_finished(config, folder, destination, console):
             return finished
         before = cut_off(folder, console)
-        if place.resume == "never" or has_lost_its_checkpoints(folder, config, console):
-            set_aside(folder, place, console)
+        if destination.resume == "never" or has_lost_its_checkpoints(folder, config, console):
+            set_aside(folder, destination, console)
             before = None
         record = _record(identified, built, data, device)
-        training = training_of(record, _places(config))
+        training = training_of(record, _data_locations(config))
         links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
         if before is not None:
             record = replace(record, experiment=before.experiment, code=before.code)
             enrol(folder, before, config.experiment)
         if before is not None or folder.metrics.size() > 0:
-            tell_of_resumed_code(record.code, place, console)
+            tell_of_resumed_code(record.code, destination, console)
             codes = codes if record.code else {}  # else it began under code that is not known
-        elif "train" in config.phases and place.resume == "auto":
+        elif "train" in config.phases and destination.resume == "auto":
             kept = config.runtime.keep_epochs
-            wanted = Wanted(training, _places(config), codes["train"], kept)
-            links += _take_over(folder, wanted, place, console)
+            wanted = Wanted(training, _data_locations(config), codes["train"], kept)
+            links += _take_over(folder, wanted, destination, console)
         _write_config(folder, identified.resolved)
         checkpoint = phases.cut_back(
             config, folder, device, console.warn, _check_of(training, built.vae, config)
         )
-        recorder = Recorder(folder, record, place.database, warn=console.warn)
+        recorder = Recorder(folder, record, destination.database, warn=console.warn)
         for link in links:
             recorder.add_link(*link)
         session = Session(
@@ -151,9 +151,11 @@ def execute(identified: Identified, place: Place, console: Console) -> RunRecord
         return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
 
 
-def _take_over(folder: RunFolder, wanted: Wanted, place: Place, console: Console) -> list[Link]:
+def _take_over(
+    folder: RunFolder, wanted: Wanted, destination: Destination, console: Console
+) -> list[Link]:
     """Copy a training that another run has done, where there is one; returns the link to it."""
-    source = adopt_training(folder, wanted, place.results, console.warn)
+    source = adopt_training(folder, wanted, destination.results, console.warn)
     if source is None:
         return []
     console.info(f"{source} has trained the same: its weights are taken")
@@ -174,12 +176,16 @@ def _check_of(
 
 
 def _prepare(
-    built: Built, config: RunConfig, place: Place, device: torch.device, console: Console
+    built: Built,
+    config: RunConfig,
+    destination: Destination,
+    device: torch.device,
+    console: Console,
 ) -> int:
     """Take and fix the weights as the configuration says; returns the epoch they are of."""
     epoch = 0
     if config.initialise is not None:
-        epoch = weights.load_into(built.vae, config.initialise, place.results, device)
+        epoch = weights.load_into(built.vae, config.initialise, destination.results, device)
     elif "train" not in config.phases and built.num_parameters > 0:
         console.warn("nothing is trained and nothing loaded: the model is measured as drawn")
     elif config.training.fixed:
