@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -38,6 +38,7 @@ from experiments.runner.session import Session
 from experiments.runner.signals import InterruptedRunError, catching
 from experiments.runner.trainer import DivergedError
 from models.vae import VAE
+from utils.code import Code
 from utils.config.identity import identity, resolved
 from utils.console import Console
 from utils.data.base import Data
@@ -106,6 +107,27 @@ def execute(identified: Identified, destination: Destination, console: Console) 
     if finished := if_finished(config, folder, destination, console):
         return finished
     codes = provenance.phase_codes(config)  # now, for files may be edited while the run goes on
+    made = _make(config, destination, console)
+    folder.create()
+    with holding(folder.path):
+        # Another process may have finished it while this one was building.
+        if finished := if_finished(config, folder, destination, console):
+            return finished
+        session, seconds_before = _open(identified, made, codes, folder, destination, console)
+        return _work(session, seconds_before)
+
+
+class _Made(NamedTuple):
+    """What a configuration was made into; ``first_epoch`` is that of the weights taken."""
+
+    built: Built
+    data: Data
+    device: torch.device
+    first_epoch: int
+
+
+def _make(config: RunConfig, destination: Destination, console: Console) -> _Made:
+    """Load the data and build the components, all checked against each other."""
     device = pick_device(config.runtime.device)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
@@ -114,41 +136,48 @@ def execute(identified: Identified, destination: Destination, console: Console) 
     built.vae.to(device)
     check_splits(config, data)
     check_data(config, data, built.vae.model)
-    first_epoch = _prepare(built, config, destination, device, console)
-    folder.create()
-    with holding(folder.path):
-        # Another process may have finished it while this one was building.
-        if finished := if_finished(config, folder, destination, console):
-            return finished
-        before = cut_off(folder, console)
-        if destination.resume == "never" or has_lost_its_checkpoints(folder, config, console):
-            set_aside(folder, destination, console)
-            before = None
-        record = _record(identified, built, data, device)
-        training = training_of(record, _data_locations(config))
-        links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
-        if before is not None:
-            record = replace(record, experiment=before.experiment, code=before.code)
-            enrol(folder, before, config.experiment)
-        if before is not None or folder.metrics.size() > 0:
-            tell_of_resumed_code(record.code, destination, console)
-            codes = codes if record.code else {}  # else it began under code that is not known
-        elif "train" in config.phases and destination.resume == "auto":
-            kept = config.runtime.keep_epochs
-            wanted = Wanted(training, _data_locations(config), codes["train"], kept)
-            links += _take_over(folder, wanted, destination, console)
-        _write_config(folder, identified.resolved)
-        checkpoint = phases.cut_back(
-            config, folder, device, console.warn, _check_of(training, built.vae, config)
-        )
-        recorder = Recorder(folder, record, destination.database, warn=console.warn)
-        for link in links:
-            recorder.add_link(*link)
-        session = Session(
-            *(config, built, data, device, folder, recorder, console, checkpoint, codes),
-            *(training, first_epoch),
-        )
-        return _work(session, 0.0 if before is None else before.wall_seconds or 0.0)
+    return _Made(built, data, device, _prepare(built, config, destination, device, console))
+
+
+def _open(
+    identified: Identified,
+    made: _Made,
+    codes: Mapping[str, Code],
+    folder: RunFolder,
+    destination: Destination,
+    console: Console,
+) -> tuple[Session, float]:
+    """Go on from what is in the folder, or begin; also the seconds that earlier tries took."""
+    config, (built, data, device, first_epoch) = identified.config, made
+    before = cut_off(folder, console)
+    if destination.resume == "never" or has_lost_its_checkpoints(folder, config, console):
+        set_aside(folder, destination, console)
+        before = None
+    record = _record(identified, built, data, device)
+    training = training_of(record, _data_locations(config))
+    links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
+    if before is not None:
+        record = replace(record, experiment=before.experiment, code=before.code)
+        enrol(folder, before, config.experiment)
+    if before is not None or folder.metrics.size() > 0:
+        tell_of_resumed_code(record.code, destination, console)
+        codes = codes if record.code else {}  # else it began under code that is not known
+    elif "train" in config.phases and destination.resume == "auto":
+        kept = config.runtime.keep_epochs
+        wanted = Wanted(training, _data_locations(config), codes["train"], kept)
+        links += _take_over(folder, wanted, destination, console)
+    _write_config(folder, identified.resolved)
+    checkpoint = phases.cut_back(
+        config, folder, device, console.warn, _check_of(training, built.vae, config)
+    )
+    recorder = Recorder(folder, record, destination.database, warn=console.warn)
+    for link in links:
+        recorder.add_link(*link)
+    session = Session(
+        *(config, built, data, device, folder, recorder, console, checkpoint, codes),
+        *(training, first_epoch),
+    )
+    return session, 0.0 if before is None else before.wall_seconds or 0.0
 
 
 def _take_over(
