@@ -99,7 +99,12 @@ def make_table(arguments: argparse.Namespace) -> None:
     estimates = chosen(queries.load_estimates(database, runs, sorted(needed)))
     for_programs = arguments.format == "csv"
     table = summary.estimate_table(
-        estimates, runs, names, digits=arguments.digits, with_hash=for_programs
+        estimates,
+        runs,
+        names,
+        digits=arguments.digits,
+        with_hash=for_programs,
+        units=arguments.units,
     )
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
@@ -202,6 +207,11 @@ def _digits(parser: Parser) -> None:
     add_option(parser, "digits", type=int, choices=choices, default=2, metavar="N", help=text)
 
 
+def _units(parser: Parser) -> None:
+    text = "of bounds: nats (default), or bits per dimension of x, -log p / (D log 2)"
+    add_option(parser, "units", choices=("nats", "bits"), default="nats", help=text)
+
+
 def _log_px(parser: Parser) -> None:
     text = (
         "how log p(x) of a datum is made of its estimates: by weights that select on no noise "
@@ -259,7 +269,7 @@ COMMANDS = (
         "table",
         "tabulate estimates: means over data and seeds, with their errors",
         make_table,
-        (_experiment, _name, _split, _all, _digits, _format("markdown"), _output),
+        (_experiment, _name, _split, _all, _units, _digits, _format("markdown"), _output),
     ),
     Command(
         "gaps",

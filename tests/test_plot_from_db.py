@@ -148,6 +148,25 @@ def test_table_as_csv_is_exact(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert [row[f"{label} runs"] for row in rows] == ["1", "3", "3"]
 
 
+def test_table_in_bits_per_dimension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, mean in (("planar", -64.0), ("gaussian", -128.0)):
+        values = {"log_px IWAE-5000": mean * math.log(2), "ess x": 7.0}
+        add_run(tmp_path, name, 0, values, posterior=name, x_size=64)
+    rebuild(tmp_path)
+    arguments = ("--units", "bits", "-name", "log_px", "ess", "--format", "latex")
+    assert plot(tmp_path, "table", *arguments) == 0
+    shown = capsys.readouterr().out
+    error = statistics.stdev(CENTRED) / 2 / (64 * math.log(2))
+    assert rf"$2.000 \pm {error:.3f}$" in shown or rf"$2.00 \pm {error:.2f}$" in shown
+    assert r"$\mathbf{1.00}" in shown  # the lower one is the better one
+    assert r"$7.00 \pm 0.65$" in shown  # ESS has no such unit
+    assert "bits per dimension" in shown
+    add_run(tmp_path, "old", 0, {"log_px IWAE-5000": -9.0})
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "--units", "bits") == 2
+    assert "old-s0" in capsys.readouterr().err
+
+
 def test_table_in_latex_is_escaped_and_has_the_best_in_bold(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from experiments.reporting import ReportError
 from experiments.reporting.labels import configuration_labels
 from experiments.reporting.queries import SIMULATED, by_method, status_note, values_of
 from experiments.reporting.reliability import MARK, MARKED, NOTE, is_reliable, mark
@@ -37,10 +38,16 @@ ERRORS = (
     "Mean ± standard error: the total of Monte-Carlo error and spread over data and, of several "
     "runs, over seeds. CSV has the 95 % interval."
 )
-CAPTION = (
-    ERRORS,
-    "ELBO and log p(x) in nats, higher is better; the estimator and its settings in brackets.",
-)
+Units = Literal["nats", "bits"]
+CAPTIONS: Mapping[Units, str] = {
+    "nats": (
+        "ELBO and log p(x) in nats, higher is better; the estimator and its settings in brackets."
+    ),
+    "bits": (
+        "-ELBO and -log p(x) in bits per dimension of x, lower is better; the estimator and its "
+        "settings in brackets."
+    ),
+}
 
 
 def estimate_table(
@@ -50,6 +57,7 @@ def estimate_table(
     *,
     digits: int = 2,
     with_hash: bool = False,
+    units: Units = "nats",
 ) -> Table:
     """Table of estimates, one column a quantity and estimator.
 
@@ -59,7 +67,12 @@ def estimate_table(
         names: the quantities shown.
         digits: decimals shown at most.
         with_hash: add the configuration's hash, for programs.
+        units: of bounds; bits are per dimension of x, log p(x) turned into a length of code.
+
+    Raises ReportError where bits are asked for and a run does not say how large its x is.
     """
+    if units == "bits":
+        estimates = _in_bits(estimates, runs)
     about = runs.set_index("id")[[*SHOWN, "hash", "data_checksum"]]
     estimates = estimates.join(about, on="run")
     shown = estimates[estimates["name"].isin(names)]
@@ -74,7 +87,7 @@ def estimate_table(
         numbers.append(
             [_number(found.get(by), name, by, num_runs, digits) for name, by in quantities]
         )
-    _mark_best(keys, quantities, numbers)
+    _mark_best(keys, quantities, numbers, units)
     described = _described(keys, configuration_labels(runs, SHOWN), with_hash)
     rows: list[list[Cell]] = [
         [*(Text(key[column]) for column in described), *cells]
@@ -86,7 +99,20 @@ def estimate_table(
     ]
     doubtful = any(MARK in number.note for line in numbers for number in line)
     notes = [_data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
-    return Table(headings, rows, (*CAPTION, *notes))
+    return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
+
+
+def _in_bits(estimates: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The estimates with bounds as bits per dimension, -log p / (D log 2)."""
+    if unknown := sorted(runs.loc[runs["x_size"].isna(), "id"]):
+        raise ReportError(f"--units bits: these runs do not say how large x is: {unknown}")
+    sizes = estimates["run"].map(runs.set_index("id")["x_size"]).astype(float)
+    is_bound = estimates["name"].isin(BOUNDS)
+    factor = (1 / (sizes * math.log(2))).where(is_bound, 1.0)
+    return estimates.assign(
+        value=estimates["value"] * factor.where(~is_bound, -factor),
+        standard_error=estimates["standard_error"] * factor,
+    )
 
 
 def default_names(present: Sequence[str]) -> list[str]:
@@ -126,8 +152,10 @@ def _mark_best(
     keys: Sequence[Mapping[str, str]],
     quantities: Sequence[Quantity],
     numbers: list[list[Number]],
+    units: Units,
 ) -> None:
     """Mark in each column of a bound the best of rows on the same data; all that look like it."""
+    better = max if units == "nats" else min
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         places[tuple(key[name] for name in COMPARABLE)].append(row)
@@ -137,7 +165,7 @@ def _mark_best(
             finite = {row: m for row, m in means.items() if m is not None and math.isfinite(m)}
             if name not in BOUNDS or len(finite) < 2:
                 continue
-            best = numbers[max(finite, key=finite.__getitem__)][column]
+            best = numbers[better(finite, key=finite.__getitem__)][column]
             for row in finite:
                 if numbers[row][column].rounded(best.decimals) == best.rounded():
                     numbers[row][column] = replace(numbers[row][column], best=True)

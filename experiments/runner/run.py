@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -266,6 +267,7 @@ def _record(identified: Identified, built: Built, data: Data, device: torch.devi
         posterior=config.posterior.name,
         loss=config.loss.name,
         num_parameters=built.num_parameters,
+        x_size=math.prod(data.x_shape),
     )
 
 

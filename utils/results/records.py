@@ -75,7 +75,8 @@ class RunRecord:
 
     ``hash`` is that of the scientific configuration, ``config`` the fully resolved one;
     ``posterior`` and ``loss`` are the short labels of tables and legends. ``code`` is what each
-    phase stands on, by phase (``utils.code``). Times are ISO 8601, UTC.
+    phase stands on, by phase (``utils.code``); ``x_size`` counts the numbers of one x. Times are
+    ISO 8601, UTC.
     """
 
     experiment: Annotated[str, InSql(160)]
@@ -100,6 +101,7 @@ class RunRecord:
     posterior: str = ""
     loss: str = ""
     num_parameters: int | None = None
+    x_size: int | None = None
     wall_seconds: float | None = None
     peak_memory_mb: float | None = None
     folder: str = ""

@@ -20,6 +20,7 @@ def upgrade(connection: Connection, version: int | None) -> bool:
         return False
     drop_views(connection)
     connection.execute(text("ALTER TABLE runs ADD COLUMN code TEXT NOT NULL DEFAULT '{}'"))
+    connection.execute(text("ALTER TABLE runs ADD COLUMN x_size BIGINT"))
     _renew_estimates(connection)
     create_views(connection)
     connection.execute(update(schema.schema_version).values(version=schema.VERSION))
