@@ -38,6 +38,7 @@ words() {
 }
 
 processes=() # of all runs begun
+commands=()  # what each was begun with
 
 # Set `running` to the processes that go on. Bash can lose a Ctrl-C that comes during $(jobs -rp).
 look() { mapfile -t running < <(jobs -rp); }
@@ -63,6 +64,7 @@ run() {
     done
     "$PYTHON" main.py "${options[@]}" &
     processes+=($!)
+    commands+=("${options[*]@Q}")
 }
 
 # run_now BASE FILE ... KEY=VALUE ...: one run to its end; fails if it does.
@@ -71,16 +73,19 @@ run_now() {
     wait "${processes[-1]}"
 }
 
-# Wait for all runs; fails as the first one that did, in the order of the sweep.
+# Wait for all runs; names those that failed, and fails as the first of them, in the sweep's order.
 finish() {
-    local process status first=0 failures=0
-    for process in "${processes[@]}"; do
+    local index status first=0 failures=()
+    for index in "${!processes[@]}"; do
         status=0
-        wait "$process" || status=$?
-        ((status == 0)) || ((++failures))
+        wait "${processes[index]}" || status=$?
+        ((status == 0)) || failures+=("exit code $status: $PYTHON main.py ${commands[index]}")
         ((first)) || first=$status
     done
-    ((first == 0)) || echo "$0: $failures of ${#processes[@]} runs failed" >&2
+    if ((first)); then
+        echo "$0: ${#failures[@]} of ${#processes[@]} runs failed:" >&2
+        printf '  %s\n' "${failures[@]}" >&2
+    fi
     return "$first"
 }
 

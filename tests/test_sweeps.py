@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,7 +109,12 @@ def test_a_failed_run_stops_neither_those_beside_it_nor_those_after_it(tmp_path,
     sweep = Sweep(tmp_path, "expA/run.sh", SOME_FAIL, **variables)
     code, errors = sweep.end()
     assert code == 4
-    assert errors == "experiments/expA/run.sh: 2 of 4 runs failed\n"
+    first, *named = errors.splitlines()
+    assert first == "experiments/expA/run.sh: 2 of 4 runs failed:"
+    for line, seed, status in zip(named, (0, 1), (4, 3), strict=True):
+        assert line.startswith(f"  exit code {status}: ")
+        assert "aux_real_nvp" in line
+        assert shlex.split(line)[-1] == f"seed={seed}"
     done = sweep.lines("done")
     assert len(done) == 2 and all("gaussian" in line for line in done)  # and no table
 
