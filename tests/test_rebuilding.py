@@ -11,6 +11,7 @@ import pytest
 
 import plot_from_db
 from tests.run_rows import a_record, sql
+from utils.results import database as database_module
 from utils.results.database import DatabaseError, ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.rebuilding import database_for_rebuilding
@@ -90,7 +91,11 @@ def test_a_sound_database_stays_where_it_is(root, how):
     assert not list(root.glob("*.replaced-*"))
 
 
-def test_a_locked_database_is_not_taken_for_a_damaged_one(root, capsys):
+def test_a_locked_database_is_not_taken_for_a_damaged_one(root, capsys, monkeypatch):
+    patient = database_module._engine
+    monkeypatch.setattr(
+        database_module, "_engine", lambda url, create, busy_timeout: patient(url, create, 0.1)
+    )
     with closing(sqlite3.connect(root / "results.sqlite", isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
         other.execute("BEGIN EXCLUSIVE")
