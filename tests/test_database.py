@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import statistics
+import string
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -170,3 +171,13 @@ def test_database_of_another_version_is_refused(
 def test_useless_urls_are_refused(url: str) -> None:
     with pytest.raises(DatabaseError, match=r"is no database URL|needs a driver"):
         check_url(url)
+
+
+def test_the_database_lies_in_the_results_folder_whatever_its_name(tmp_path):
+    for character in set(string.printable) - set("/\n\r\t\v\f"):
+        root = tmp_path / f"a{character}b"
+        root.mkdir()
+        ResultsDatabase(database_url(root)).close()
+        assert (root / "results.sqlite").is_file(), character
+    with closing(ResultsDatabase(database_url(root))) as database:
+        assert database.rebuild(root).skipped == []

@@ -12,7 +12,15 @@ import pytest
 
 from experiments.reporting.labels import distinguish
 from experiments.reporting.run_list import run_table, shown_status
-from experiments.reporting.tables import Heading, Number, Table, Text, escape_latex, to_markdown
+from experiments.reporting.tables import (
+    Heading,
+    Number,
+    Table,
+    Text,
+    escape_latex,
+    to_latex,
+    to_markdown,
+)
 from utils.results.lock import holding
 
 
@@ -110,3 +118,11 @@ def test_a_run_of_this_host_is_lost_as_soon_as_its_lock_is_free(tmp_path: Path) 
         assert shown() == "running"
     assert shown() == "lost"
     assert shown(host="elsewhere") == "running"
+
+
+def test_no_latex_row_begins_with_what_ends_the_row_before_it():
+    rows = [[Text(name)] for name in ("plain", "[1cm] x", "*starred")]
+    lines = to_latex(Table([Heading("name")], rows)).splitlines()
+    assert r"plain \\" in lines
+    assert r"{}[1cm] x \\" in lines
+    assert r"{}*starred \\" in lines

@@ -193,6 +193,8 @@ def to_latex(table: Table) -> str:
     alignment = "".join("r" if heading.is_number else "l" for heading in table.headings)
     head = " & ".join(escape_latex(heading.label) for heading in table.headings)
     body = [" & ".join(cell.latex() for cell in row) for row in table.rows]
+    # After the end of a row LaTeX would take these for its argument.
+    body = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in body]
     lines = [
         r"% needs \usepackage{booktabs}",
         *(f"% {line}" for line in table.caption),

@@ -74,7 +74,11 @@ class Rebuilt(NamedTuple):
 
 def database_url(root: Path, given: str | None = None) -> str:
     """The URL as given, else $VI_DB, else that of ``results.sqlite`` in the results root."""
-    return given or os.environ.get("VI_DB") or f"sqlite:///{root / 'results.sqlite'}"
+    if url := given or os.environ.get("VI_DB"):
+        return url
+    # Not put together by hand: a path may hold `?`, `#` or `%`.
+    path = URL.create("sqlite", database=str(root / "results.sqlite"))
+    return path.render_as_string(hide_password=False)
 
 
 def masked(text: str) -> str:
