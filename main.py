@@ -46,7 +46,12 @@ def parser() -> cli.Parser:
     group = main.add_argument_group("actions (instead of a run)").add_mutually_exclusive_group()
     cli.add_option(group, "dry_run", action="store_true", help="print the merged configuration")
     cli.add_option(
-        group, "list", metavar="REGISTRY", nargs="?", const="", help="what one can name"
+        group,
+        "list",
+        metavar="REGISTRY",
+        nargs="?",
+        const="",
+        help="print the registries, or the components of one with their options",
     )
     cli.add_option(group, "download", metavar="DATASET", help="fetch and check a data set")
     group = main.add_argument_group("run control")

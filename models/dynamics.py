@@ -1,7 +1,7 @@
 """Hamiltonian dynamics and Metropolis's rule: pure functions of tensors.
 
-Shapes: chains S, data points B, dimensions D; unit masses. Nothing here differentiates or draws
-but what its name says, so that trained transitions and estimators share it.
+Shapes: chains S, data points B, dimensions D; unit masses. Trained transitions and estimators
+share these functions, so they detach nothing and keep no state.
 """
 
 from __future__ import annotations

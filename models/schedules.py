@@ -1,4 +1,4 @@
-"""Shapes of ways from 0 to 1, for annealing: plain numbers, so that compilers see constants."""
+"""Schedules that rise from 0 to 1, as plain numbers, so that compilers see constants."""
 
 from __future__ import annotations
 

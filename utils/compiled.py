@@ -28,7 +28,7 @@ def compiled(
     plain: Callable[P, T] | None = None,
     dynamic: bool | None = None,
 ) -> Callable[P, T]:
-    """``function`` through torch.compile; from its first failure on, told to ``warn``, plain.
+    """``function`` through torch.compile; after a failure, which ``warn`` reports, without it.
 
     Args:
         function: it changes nothing but the random stream, which a failure puts back.

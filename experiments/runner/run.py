@@ -68,7 +68,7 @@ SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
 
 
 def identify(config: RunConfig, results: Path, warn: Callable[[str], None] = print) -> Identified:
-    """Resolve a configuration and hash its science: where data lies and how it runs is none.
+    """Resolve a configuration and hash its science: all but where data lies and how it runs.
 
     Args:
         config: validated; ``initialise`` may speak of the best or last run of an experiment.
@@ -217,7 +217,7 @@ def _prepare(
     if config.initialise is not None:
         epoch = weights.load_into(built.vae, config.initialise, destination.results, device)
     elif "train" not in config.phases and built.num_parameters > 0:
-        console.warn("nothing is trained and nothing loaded: the model is measured as drawn")
+        console.warn("this run neither trains nor loads weights: they stay at random")
     elif config.training.fixed:
         console.warn("`training.fixed` without `initialise`: those parts stay as they are drawn")
     weights.fix(built.vae, config.training.fixed or ())

@@ -97,7 +97,7 @@ def paper(
         start: ``encoder`` starts the run's own family from the trained encoder and weights.
         lr: of Adam.
         window: steps whose bounds are averaged before they are compared.
-        patience: windows without a gain that are put up with.
+        patience: how many windows without a gain are allowed.
         max_steps: the end for data that have not converged; the paper has none.
         starts: the best of this many is kept.
     """

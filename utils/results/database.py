@@ -159,7 +159,7 @@ class ResultsDatabase:
         if found is None and create:
             self._create_schema()
         elif found is None:
-            raise DatabaseError(f"{self.name} is no results database: it has not its tables")
+            raise DatabaseError(f"{self.name} is no results database: its tables are missing")
         elif found != schema.VERSION and not self._upgrade():
             raise DatabaseError(
                 f"{self.name} has schema {found}, this program needs {schema.VERSION}: move it "
