@@ -244,7 +244,7 @@ def test_a_finished_run_says_what_it_did_not_keep(runs, capsys):
     ran(runs)
     assert run("runtime.keep_epochs=[2, 30]") == 0
     messages = capsys.readouterr().err
-    assert "kept no weights of epoch 2; --resume never" in messages
+    assert "kept no weights of epoch 2; `--resume never` trains it again" in messages
     assert "epoch 30" not in messages  # it has three
 
 
@@ -347,7 +347,7 @@ def test_weights_that_do_not_fit_are_refused(runs, capsys):
 
 def test_measuring_an_untrained_model_is_warned_of(runs, capsys):
     ran(runs, "phases=[estimate]")
-    assert "nothing is trained" in capsys.readouterr().err
+    assert "neither trains nor loads weights" in capsys.readouterr().err
 
 
 def test_training_beside_parts_as_they_are_drawn_is_warned_of(runs, capsys):
