@@ -240,7 +240,7 @@ def _over_training(parser: Parser) -> None:
     add_option(parser, "over_training", action="store_true", help=text)
 
 
-def _place(parser: Parser) -> None:
+def _destination(parser: Parser) -> None:
     group = parser.add_argument_group("where the results are")
     text = "the results folder (default: $VI_RESULTS, else results)"
     add_option(group, "results", metavar="DIR", help=text)
@@ -295,7 +295,7 @@ def build_parser() -> Parser:
         child = commands.add_parser(
             command.name, help=command.summary, description=command.summary
         )
-        for add in (*command.options, _place):
+        for add in (*command.options, _destination):
             add(child)
         child.set_defaults(run_command=command.run)
     return parser

@@ -134,7 +134,7 @@ ENERGIES: Mapping[EnergyName, Energy] = {
 
 
 class Table(NamedTuple):
-    """A density by places z (N, 2) on a grid: log f (N,) in nats, and the area of a cell."""
+    """A density at points z (N, 2) of a grid: log f (N,) in nats, and the area of a cell."""
 
     z: Tensor
     log_f: Tensor
@@ -222,9 +222,9 @@ class ToyEnergy(GenerativeModel):
     def sample(self, num_samples: int) -> Sample:
         """Draw z from f/Z, uniformly within the cells of the grid; so z is a draw given x."""
         table = tabulate(self.energy)
-        places = table.log_f.softmax(0).multinomial(num_samples, replacement=True)
+        cells = table.log_f.softmax(0).multinomial(num_samples, replacement=True)
         jitter = (torch.rand(num_samples, 2, dtype=torch.float64) - 0.5) * STEP
-        z = (table.z[places] + jitter).to(self.prior_scale)
+        z = (table.z[cells] + jitter).to(self.prior_scale)
         return Sample(z, self.mean(z[None])[0])
 
     def log_px(self, x: Tensor) -> Tensor:

@@ -173,8 +173,8 @@ def _local_plan(
     for label, node in options.families.items():
         stream = derive(config.seed, "family", label)
         with isolated(stream), MemoryBudget(physical_memory()):
-            place = f"local_optimisation.families.{label}"
-            posterior = _build(place, node.build, **sizes)
+            section = f"local_optimisation.families.{label}"
+            posterior = _build(section, node.build, **sizes)
         families.append(Family(label, posterior, label == options.own))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:

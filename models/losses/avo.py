@@ -188,9 +188,9 @@ def _try_out(posterior: Chain) -> None:
     log_base = posterior.log_base(context)
     stages = posterior.stages(context, lambda z: -0.5 * (z - 1).square().sum(-1), 10)
     before = next(stages)
-    for place, stage in enumerate(stages):
-        transition = posterior.transitions[place]
-        name = f"`transitions[{place}]` ({type(transition).__name__})"
+    for index, stage in enumerate(stages):
+        transition = posterior.transitions[index]
+        name = f"`transitions[{index}]` ({type(transition).__name__})"
         if stage.state.v is not None or stage.state.z.shape != before.state.z.shape:
             raise ValueError(
                 f"avo needs transitions that take z to z; {name} adds, moves or drops another "
