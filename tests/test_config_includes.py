@@ -82,9 +82,9 @@ def test_a_file_includes_at_most_fifty_others(deep: bool):
 
 def test_only_regular_files_are_read():
     os.mkfifo("pipe")
-    assert refused("pipe") == ["pipe: this is no regular file; a YAML file is expected"]
+    assert refused("pipe") == ["pipe: this is not a regular file; a YAML file is expected"]
     assert refused(write("f.yaml", "\ninclude: /dev/zero")) == [
-        "f.yaml:2: `include`: /dev/zero: this is no regular file; a YAML file is expected"
+        "f.yaml:2: `include`: /dev/zero: this is not a regular file; a YAML file is expected"
     ]
 
 
