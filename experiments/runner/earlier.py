@@ -64,9 +64,7 @@ def if_finished(
     for epoch in config.runtime.keep_epochs or ():
         due = "train" in config.phases and epoch <= config.training.epochs
         if due and not weights.epoch_path(folder, epoch).exists():
-            console.warn(
-                f"the run kept no weights of epoch {epoch}; `--resume never` trains it again"
-            )
+            console.warn(f"it kept no weights of epoch {epoch}; `--resume never` trains it again")
     enrol(folder, record, config.experiment)
     _ensure_stored(folder, record, destination, console)
     return record

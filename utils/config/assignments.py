@@ -131,10 +131,7 @@ def _nested(assignment: Assignment, data: Mapping[str, Any]) -> dict[str, Any]:
             elements = _list_at(keys[:depth], current)
             if key >= len(elements):
                 shown = show_path(keys[: depth + 1])
-                raise wrong(
-                    ASSIGNED,
-                    f"{shown}: the list has {len(elements)} elements, and the first is [0]",
-                )
+                raise wrong(ASSIGNED, f"{shown}: the list has {len(elements)} elements, from [0]")
             return Elements({key: nest(depth + 1, elements[key])})
         if isinstance(current, (list, tuple)):
             shown = show_path(keys[:depth])
@@ -151,7 +148,7 @@ def _list_at(keys: KeyPath, value: Any) -> Sequence[Any]:
     if isinstance(value, (list, tuple)):
         return value
     shown = show_path(keys)
-    raise wrong(ASSIGNED, f"{shown} is not a list yet; set it whole, {shown[:-1]}=[...]`")
+    raise wrong(ASSIGNED, f"{shown} is no list so far; set it whole, {shown[:-1]}=[...]`")
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

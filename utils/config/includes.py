@@ -49,9 +49,9 @@ class _Reader:
         self._done: dict[str, Layer | ConfigError] = {}
         self._open: list[Path] = []
 
-    def read(self, path: Path, asking: Origin | None = None) -> Layer:
-        """Read a file, which the line ``asking`` includes."""
-        parsed = _parse_file(path, asking)
+    def read(self, path: Path, place: Origin | None = None) -> Layer:
+        """Read a file, which is included at ``place``."""
+        parsed = _parse_file(path, place)
         problems: list[Problem] = []
         layers = []
         self._open.append(path)
@@ -65,24 +65,24 @@ class _Reader:
         merged = reduce(merge, [*filter(None, layers), own])
         return replace(merged, origins={**merged.origins, (): own.origins[()]})
 
-    def _include(self, path: Path, asking: Origin) -> Layer:
+    def _include(self, path: Path, place: Origin) -> Layer:
         files = [os.path.realpath(file) for file in (*self._open, path)]
         file, first = files[-1], files.index(files[-1])
         if first < len(self._open):
             circle = " -> ".join(str(_named(file)) for file in (*self._open[first:], path))
-            raise wrong(asking, f"`include`: files include each other in a circle: {circle}")
+            raise wrong(place, f"`include`: files include each other in a circle: {circle}")
         if file not in self._done:
             if len(self._done) + len(self._open) > MAX_FILES:
-                raise wrong(asking, f"`include`: more than {MAX_FILES} files")
+                raise wrong(place, f"`include`: more than {MAX_FILES} files")
             if not _may_include(self._open[-1], Path(file)):
                 raise wrong(
-                    asking,
+                    place,
                     f"`include`: {_named(self._open[-1])} belongs to another user and asks for a "
                     f"file outside its folder and the project: {_named(path)}; copy what you "
                     "trust into a file of your own",
                 )
             try:
-                self._done[file] = self.read(path, asking)
+                self._done[file] = self.read(path, place)
             except ConfigError as error:
                 self._done[file] = error
         return _settled(self._done[file])
@@ -101,9 +101,9 @@ def _settled(outcome: Layer | ConfigError) -> Layer:
     return outcome
 
 
-def _parse_file(path: Path, asking: Origin | None) -> Parsed:
+def _parse_file(path: Path, place: Origin | None) -> Parsed:
     origin = _named(path)
-    parsed = parse(_text(path, asking), origin._replace(line=1))
+    parsed = parse(_text(path, place), origin._replace(line=1))
     if parsed is None:
         raise wrong(origin, "the file is empty; a mapping (`key: value`) is expected")
     if not isinstance(parsed.value, dict):
@@ -112,8 +112,8 @@ def _parse_file(path: Path, asking: Origin | None) -> Parsed:
     return parsed
 
 
-def _text(path: Path, asking: Origin | None) -> str:
-    """The text of a file; what hinders is reported at ``asking``, the line that asks for it."""
+def _text(path: Path, place: Origin | None) -> str:
+    """The text of a file; what hinders is reported at ``place``, the line that asks for it."""
     try:
         return _content(path).decode("utf-8-sig")
     except FileNotFoundError:
@@ -124,9 +124,9 @@ def _text(path: Path, asking: Origin | None) -> str:
         reason = str(error)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
-    if asking is None:
+    if place is None:
         raise wrong(_named(path), reason)
-    raise wrong(asking, f"`include`: {_named(path)}: {reason}")
+    raise wrong(place, f"`include`: {_named(path)}: {reason}")
 
 
 class _NoTextError(Exception):
@@ -150,8 +150,8 @@ def _includes(parsed: Parsed) -> list[str]:
     value = parsed.value.get("include", [])
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(map(_is_path, names)):
-        asking = parsed.origins["include",]
-        raise wrong(asking, "`include` must be a path or a list of paths, relative to this file")
+        place = parsed.origins["include",]
+        raise wrong(place, "`include` must be a path or a list of paths, relative to this file")
     return names
 
 
