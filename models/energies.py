@@ -133,7 +133,7 @@ ENERGIES: Mapping[EnergyName, Energy] = {
 }
 
 
-class Table(NamedTuple):
+class Tabulated(NamedTuple):
     """A density at points z (N, 2) of a grid: log f (N,) in nats, and the area of a cell."""
 
     z: Tensor
@@ -146,7 +146,7 @@ class Table(NamedTuple):
         return self.log_f.logsumexp(0).item() + math.log(self.cell)
 
 
-def tabulate(energy: EnergyName, extent: float = EXTENT, step: float = STEP) -> Table:
+def tabulate(energy: EnergyName, extent: float = EXTENT, step: float = STEP) -> Tabulated:
     """log f = -E in float64 on the square |z_i| ≤ ``extent``.
 
     By default the square leaves out less than 1e-8 of any f, and the sum over the grid, with no
@@ -155,7 +155,7 @@ def tabulate(energy: EnergyName, extent: float = EXTENT, step: float = STEP) -> 
     num_steps = round(extent / step)
     side = torch.arange(-num_steps, num_steps + 1, dtype=torch.float64) * step
     z = torch.cartesian_prod(side, side)
-    return Table(z, -ENERGIES[energy](*z.unbind(-1)), step**2)
+    return Tabulated(z, -ENERGIES[energy](*z.unbind(-1)), step**2)
 
 
 @functools.cache

@@ -94,14 +94,14 @@ def test_all_phases_in_one_run(runs):
 def searches(monkeypatch) -> list[dict[str, Any]]:
     """What each search of local optimisation was given."""
     given: list[dict[str, Any]] = []
-    original = local.LocalOptimisation.__init__
+    original = local.LocalSearch.__init__
 
     def noted(self, *values, **options):
         arguments = inspect.signature(original).bind(self, *values, **options)
         given.append(arguments.arguments)
         original(*arguments.args, **arguments.kwargs)
 
-    monkeypatch.setattr(local.LocalOptimisation, "__init__", noted)
+    monkeypatch.setattr(local.LocalSearch, "__init__", noted)
     return given
 
 
@@ -282,7 +282,7 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
     several = f"local_optimisation.setting.starts={starts}"
     whole = ran(runs, EVERYTHING, several)
     monkeypatch.setenv("VI_RESULTS", str(tmp_path / "cut"))
-    original, calls = local.LocalOptimisation.run, 0
+    original, calls = local.LocalSearch.run, 0
 
     def stopping(self, keep_going):
         def counted(num_active: int) -> bool:
@@ -292,7 +292,7 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
 
         return original(self, counted)
 
-    monkeypatch.setattr(local.LocalOptimisation, "run", stopping)
+    monkeypatch.setattr(local.LocalSearch, "run", stopping)
     monkeypatch.setattr(
         "experiments.runner.signals.Interruption.raise_if_any",
         lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
