@@ -87,12 +87,7 @@ def measure(
     local = estimates[estimates["phase"] == LOCAL]
     bounds = local[local["name"] == "elbo"]
     if bounds.empty:
-        if boundless := without_bound(estimates):
-            raise ReportError(boundless_note(boundless))
-        raise ReportError(
-            f"nothing was optimised locally in the {len(runs)} run(s) chosen: gaps need `python "
-            "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
-        )
+        raise _nothing_measured(estimates, len(runs))
     ends = _by_search(local[local["name"] == "converged"])
     rows = dict(iter(estimates.groupby(["run", "split"])))
     configs = dict(zip(runs["id"], runs["config"], strict=True))
@@ -109,6 +104,15 @@ def measure(
         judgements = _judgements(rows.get((run, SIMULATED)), rows[run, split])
         measured.append(_measured(search, known.common(), judgements, ends.get(search, {})))
     return measured
+
+
+def _nothing_measured(estimates: pd.DataFrame, num_runs: int) -> ReportError:
+    if boundless := without_bound(estimates):
+        return ReportError(boundless_note(boundless))
+    return ReportError(
+        f"nothing was optimised locally in the {num_runs} run(s) chosen: gaps need `python "
+        "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
+    )
 
 
 class _Known(NamedTuple):
