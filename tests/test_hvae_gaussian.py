@@ -64,11 +64,12 @@ def test_the_sweep_has_each_method_and_each_method_a_file():
 
 
 def test_figures_are_of_finished_runs(tmp_path, monkeypatch, capsys):
-    for method in ("hvae_1", "hvae_1_untempered", "vb", "planar_1_without_half"):
+    methods = ("hvae_1", "hvae_1_untempered", "vb", "planar_1_without_half")
+    for method in methods:
         train(method, 3)
     capsys.readouterr()
     output = tmp_path / "figures"
-    draw(monkeypatch, output, "--dims", "3", "4", "--seeds", "0")
+    draw(monkeypatch, output, "--dims", "3", "4", "--seeds", "0", "--methods", *methods)
     for name in ("errors", "curves", "tempering", "bounds"):
         assert (output / f"{name}.png").stat().st_size > 1000
     printed = capsys.readouterr()

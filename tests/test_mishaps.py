@@ -124,6 +124,7 @@ def test_a_full_stdout_does_not_fail_a_finished_run(tmp_path):
     assert "the results cannot be shown (No space left on device); they are in" in ended.stderr
 
 
+@pytest.mark.parametrize("arguments", [["main.py", "--list"], ["plot_from_db.py", "runs"]])
 def test_without_the_environment_a_program_says_how_to_get_it(arguments):
     ended = subprocess.run(
         [sys.executable, "-S", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
