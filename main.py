@@ -40,25 +40,29 @@ def parser() -> cli.Parser:
     )  # fmt: skip
     cli.add_option(
         group, "set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
-        help="single values, such as training.epochs=10 posterior.name=planar; an element of a "
-        "list is evaluation.estimators[0].num_samples=100, evaluation.splits+=[train] appends",
+        help="single values, such as training.epochs=10 posterior.name=planar; name an element of "
+        "a list as in evaluation.estimators[0].num_samples=100, append as in "
+        "evaluation.splits+=[train]",
     )  # fmt: skip
     group = main.add_argument_group("actions (instead of a run)").add_mutually_exclusive_group()
-    cli.add_option(group, "dry_run", action="store_true", help="print the merged configuration")
+    cli.add_option(
+        group, "dry_run", action="store_true", help="print the merged configuration, run nothing"
+    )
     cli.add_option(
         group,
         "list",
         metavar="REGISTRY",
         nargs="?",
         const="",
-        help="print the registries, or the components of one with their options",
+        help="print what can be named in a configuration; with the name of a registry its "
+        "components and their options",
     )
     cli.add_option(group, "download", metavar="DATASET", help="fetch and check a data set")
     group = main.add_argument_group("run control")
     cli.add_option(
         group, "resume", choices=("auto", "never"), default="auto",
-        help="auto skips what is finished and resumes what was cut off; never starts afresh and "
-        "keeps what was there under results/replaced (default: auto)",
+        help="auto: skip what is finished, resume what was cut off; never: begin anew, and keep "
+        "the old run under results/replaced (default: auto)",
     )  # fmt: skip
     cli.add_option(
         group, "device", choices=("auto", "cpu", "cuda"), help="short for -set runtime.device=..."
@@ -71,7 +75,7 @@ def parser() -> cli.Parser:
         "folder); leave a password out of it and set $PGPASSWORD or ~/.pgpass for PostgreSQL",
     )  # fmt: skip
     cli.add_option(group, "q", "quiet", action="store_true", help="only warnings and results")
-    cli.add_option(group, "v", "verbose", action="store_true", help="say more")
+    cli.add_option(group, "v", "verbose", action="store_true", help="print more messages")
     cli.add_option(group, "debug", action="store_true", help="show tracebacks")
     return main
 

@@ -158,7 +158,7 @@ def rebuild(arguments: argparse.Namespace) -> None:
         raise DatabaseError(f"there are no run folders in {root / 'runs'}")
     database, aside = database_for_rebuilding(database_url(root, arguments.db))
     if aside is not None:
-        _say(f"what was there is no sound results database; it is kept as {aside}")
+        _say(f"what was there is not a sound results database; it is kept as {aside}")
     rebuilt = database.rebuild(root)
     for reason in rebuilt.skipped:
         _say(f"skipped: {reason}")
@@ -194,7 +194,7 @@ def _all(parser: Parser) -> None:
 
 def _format(default: str) -> Callable[[Parser], None]:
     def add(parser: Parser) -> None:
-        text = f"how to write it (default: {default})"
+        text = f"form of the table (default: {default})"
         choices = ("text", "markdown", "latex", "csv")
         add_option(parser, "format", choices=choices, default=default, help=text)
 
@@ -208,14 +208,14 @@ def _digits(parser: Parser) -> None:
 
 
 def _units(parser: Parser) -> None:
-    text = "of bounds: nats (default), or bits per dimension of x, -log p / (D log 2)"
+    text = "units of bounds: nats (default), or bits per dimension of x, -log p / (D log 2)"
     add_option(parser, "units", choices=("nats", "bits"), default="nats", help=text)
 
 
 def _log_px(parser: Parser) -> None:
     text = (
-        "how log p(x) of a datum is made of its estimates: by weights that select on no noise "
-        "(combined, the default), or the largest, as in the papers (max)"
+        "log p(x) of each datum from its estimates: combined, an average without selection on "
+        "noise (the default), or max, the largest, as in the papers"
     )
     choices = ("combined", "max")
     add_option(parser, "log_px", choices=choices, default="combined", help=text)
@@ -231,16 +231,18 @@ def _figure(parser: Parser) -> None:
 
 
 def _also_figure(parser: Parser) -> None:
-    text = "also draw it, here: .png, .pdf or .svg"
+    text = "also draw the gaps into this file: .png, .pdf or .svg"
     add_option(parser, "figure", type=Path, metavar="FILE", help=text)
 
 
 def _over_training(parser: Parser) -> None:
-    text = "only runs that measure an epoch of another (initialise.weights), one row an epoch"
+    text = (
+        "only runs that measure a kept epoch of another run (initialise.weights); a row an epoch"
+    )
     add_option(parser, "over_training", action="store_true", help=text)
 
 
-def _place(parser: Parser) -> None:
+def _destination(parser: Parser) -> None:
     group = parser.add_argument_group("where the results are")
     text = "the results folder (default: $VI_RESULTS, else results)"
     add_option(group, "results", metavar="DIR", help=text)
@@ -295,7 +297,7 @@ def build_parser() -> Parser:
         child = commands.add_parser(
             command.name, help=command.summary, description=command.summary
         )
-        for add in (*command.options, _place):
+        for add in (*command.options, _destination):
             add(child)
         child.set_defaults(run_command=command.run)
     return parser

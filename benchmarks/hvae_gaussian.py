@@ -25,7 +25,7 @@ from experiments.runner.build import load_data
 from experiments.runner.schema import DEFAULTS, RunConfig
 from utils.config.loading import load
 from utils.config.validation import validate
-from utils.data.shared_gaussian import SharedGaussian
+from utils.data.shared_gaussian import SharedGaussianData
 
 BATCH, NUM_DRAWS, NUM_STEPS = 256, 10, 40
 BASE = "configs/hvae_gaussian/base.yaml"
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled runner out")
     options = parser.parse_args()
-    loop = HandWritten(SharedGaussian(dim=options.dim).draw()[1].float())
+    loop = HandWritten(SharedGaussianData(dim=options.dim).draw()[1].float())
     programs: dict[str, Callable[[], object]] = {f"loop, batches of {BATCH}": loop.one_pass}
     passes = {f"loop, batches of {BATCH}": 1}
     with tempfile.TemporaryDirectory() as root:

@@ -26,7 +26,7 @@ from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.trainer import Trainer
 from models.generative import DeepLatentGaussian
 from models.likelihoods import Bernoulli
-from models.local import LocalOptimisation, LocalSettings, fast, local_optimise, paper
+from models.local import LocalSearch, LocalSettings, fast, local_optimise, paper
 from models.local.search import STRETCH
 from models.losses import ELBO
 from models.networks.mlp import mlp_decoder
@@ -70,7 +70,7 @@ class OneChunk:
     def __init__(self, posterior: Chain, x: Tensor, compile_step: bool) -> None:
         settings = paper(num_samples=NUM_SAMPLES, patience=1_000_000)
         context = posterior.initial_context().repeat(len(x), 1)
-        self.search = LocalOptimisation(
+        self.search = LocalSearch(
             settings.loss, decoder_model(), posterior, x, context, settings,
             compile_step=compile_step,
         )  # fmt: skip

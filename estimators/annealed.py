@@ -11,23 +11,20 @@ from annotated_types import Ge
 from torch import Tensor
 
 from estimators.annealing import (
-    EAGER,
     PATHS,
     SCHEDULES,
-    Evaluation,
-    Particles,
     Path,
     PathName,
     Pilot,
     ScheduleName,
-    Tempered,
-    compiled_evaluation,
+    compiled_slope,
     interpolate,
 )
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models import dynamics
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
+from models.posteriors.paths import PLAIN, SlopedPath, Target
 from utils.types import Fraction, PositiveInt
 
 NumChains = Annotated[int, Ge(2)]
@@ -152,7 +149,7 @@ class Annealer(Estimator):
         self.num_chains, self.num_distributions = num_chains, num_distributions
         self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
         self.chunk_size = chunk_size
-        self.evaluation = compiled_evaluation() if compile_step else EAGER
+        self.differentiator = compiled_slope() if compile_step else PLAIN
         self.settings = {
             "path": path,
             "schedule": schedule,
@@ -184,68 +181,46 @@ class Annealer(Estimator):
         invariant; no move follows the last (Neal 2001). The moves are reversible, so the same
         from an exact draw of f_1 by the reversed plan weighs 1/p(x).
         """
-        particles = self.evaluation.particles(path, start)
-        log_w = torch.zeros_like(particles.slope, dtype=torch.float64)  # (C, B)
+        u, way = start, SlopedPath(path.log_start, path.slope, self.differentiator)
+        log_w = torch.zeros_like(u[..., 0], dtype=torch.float64)  # (C, B)
         log_z = torch.zeros_like(log_w[0])  # (B,)
         acceptance, divergent = torch.zeros_like(log_z), torch.zeros_like(log_z)
         ancestors = torch.arange(len(log_w), device=log_w.device)[:, None].expand(log_w.shape)
         betas, step_sizes = plan.betas.to(start.dtype), plan.step_sizes.to(start.dtype)
         for t in range(1, self.num_distributions + 1):
-            log_w = log_w + (plan.betas[t] - plan.betas[t - 1]) * particles.slope
+            slope = way.slope.evaluate(u).log_density
+            log_w = log_w + (plan.betas[t] - plan.betas[t - 1]) * slope
             if t == self.num_distributions:
                 break
             if self.resample_below is not None:
                 chosen, log_w, log_z = _resample(log_w, log_z, self.resample_below)
-                particles = Particles(*(_pick(tensor, chosen) for tensor in particles))
+                u = way.pick(chosen, u)
                 ancestors = ancestors.gather(0, chosen)
-            moved = move(
-                path, particles, betas[t], step_sizes[t], self.num_leapfrog, self.evaluation
-            )
-            particles = moved.particles
-            acceptance = acceptance + moved.probability.mean(0)
-            divergent = divergent + moved.divergent.double().mean(0)
+            u, probability, lost = move(way.at(betas[t]), u, step_sizes[t], self.num_leapfrog)
+            acceptance = acceptance + probability.mean(0)
+            divergent = divergent + lost.double().mean(0)
         num_moves = self.num_distributions - 1
         return Chains(log_w, log_z, ancestors, acceptance / num_moves, divergent / num_moves)
 
 
 class Moved(NamedTuple):
-    """Particles after a move; its acceptance probabilities, and which diverged, (C, B)."""
+    """Positions u (C, B, D) after a move; its acceptance probabilities, and which diverged."""
 
-    particles: Particles
+    u: Tensor
     probability: Tensor
     divergent: Tensor
 
 
-def move(
-    path: Path,
-    particles: Particles,
-    beta: Tensor,
-    step_size: Tensor,
-    num_leapfrog: int,
-    evaluation: Evaluation,
-) -> Moved:
-    """A Hamiltonian move that leaves f_b invariant.
+def move(target: Target, u: Tensor, step_size: Tensor, num_leapfrog: int) -> Moved:
+    """A Hamiltonian move that leaves ``target`` invariant.
 
-    ``beta`` and ``step_size`` are (B,); each chain jitters its steps by itself.
+    ``step_size`` is (B,); each chain jitters its steps by itself.
     """
-    jitter = 1 + JITTER * (2 * torch.rand_like(particles.slope) - 1)  # (C, B)
+    jitter = 1 + JITTER * (2 * torch.rand_like(u[..., 0]) - 1)  # (C, B)
     steps = (step_size * jitter)[..., None]
-    target = evaluation.target(path, beta)
-    proposal = dynamics.hamiltonian(Tempered(particles, beta), steps, num_leapfrog, target)
-    pairs = zip(proposal.point.particles, particles, strict=True)
-    accepted = proposal.accepted
-    new = (torch.where(_like(accepted, old), new, old) for new, old in pairs)
-    return Moved(Particles(*new), proposal.probability, proposal.divergent)
-
-
-def _like(values: Tensor, tensor: Tensor) -> Tensor:
-    """(C, B) values with an axis more where ``tensor`` (C, B[, D]) has one."""
-    return values[..., None] if tensor.dim() > values.dim() else values
-
-
-def _pick(tensor: Tensor, chosen: Tensor) -> Tensor:
-    """Chains ``chosen`` (C, B) of ``tensor`` (C, B[, D])."""
-    return tensor.gather(0, _like(chosen, tensor).expand_as(tensor))
+    proposal = dynamics.hamiltonian(target.evaluate(u), steps, num_leapfrog, target)
+    u = target.choose(proposal.accepted, proposal.point.z, u)
+    return Moved(u, proposal.probability, proposal.divergent)
 
 
 def _resample(log_w: Tensor, log_z: Tensor, below: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,21 +247,21 @@ def run_pilot(path: Path, num_leapfrog: int) -> Pilot:
     al. 2016, arXiv 1303.3123); at each level the log step size follows the acceptance rate
     (Robbins and Monro). Independent of all chains to come, so that these keep exact weights.
     """
-    particles = EAGER.particles(path, path.draw(PILOT_CHAINS))
-    beta = torch.zeros_like(particles.slope[0], dtype=torch.float64)  # (B,)
+    u, way = path.draw(PILOT_CHAINS), SlopedPath(path.log_start, path.slope, PLAIN)
+    beta = torch.zeros_like(u[0, :, 0], dtype=torch.float64)  # (B,)
     log_step = torch.full_like(beta, math.log(0.5))
     betas: list[Tensor] = []
     log_steps: list[Tensor] = []
     while True:
         for _ in range(PILOT_MOVES if betas else PILOT_FIRST_MOVES):
-            numbers = beta.to(particles.u.dtype), log_step.exp().to(particles.u.dtype)
-            particles, probability, _ = move(path, particles, *numbers, num_leapfrog, EAGER)
+            target, step_size = way.at(beta.to(u.dtype)), log_step.exp().to(u.dtype)
+            u, probability, _ = move(target, u, step_size, num_leapfrog)
             log_step = log_step + probability.mean(0) - TARGET_ACCEPTANCE
         betas.append(beta)
         log_steps.append(log_step)
         if bool((beta >= 1).all()):
             return Pilot(torch.stack(betas), torch.stack(log_steps))
-        beta = _next_level(beta, particles.slope.double())
+        beta = _next_level(beta, way.slope.evaluate(u).log_density.double())
 
 
 def _next_level(beta: Tensor, slope: Tensor) -> Tensor:

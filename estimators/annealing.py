@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from models import dynamics, schedules
+from models import schedules
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
+from models.posteriors.paths import PLAIN, Differentiator, LogDensity, traced
 from utils.compiled import compiled
 
 LOG_2PI = math.log(2 * math.pi)
@@ -44,8 +45,13 @@ class Path(ABC):
     def log_start(self, u: Tensor) -> Tensor:
         """log f_0(u) (C, B) in nats."""
 
-    @abstractmethod
     def slope(self, u: Tensor) -> Tensor:
+        """log f_1(u) - log f_0(u) (C, B) in nats; -inf, weight zero, where that is not finite."""
+        slope = self._slope(u)
+        return slope.masked_fill(~slope.isfinite(), -math.inf)
+
+    @abstractmethod
+    def _slope(self, u: Tensor) -> Tensor:
         """log f_1(u) - log f_0(u) (C, B) in nats."""
 
     @abstractmethod
@@ -64,8 +70,7 @@ class PriorPath(Path):
         """log p(z)."""
         return self.model.log_prior(u)
 
-    def slope(self, u: Tensor) -> Tensor:
-        """log p(x|z)."""
+    def _slope(self, u: Tensor) -> Tensor:
         return self.model.log_likelihood(self.x, u)
 
     def coordinates(self, z: Tensor) -> Tensor:
@@ -92,8 +97,7 @@ class GaussianPath(Path):
         """log N(u; 0, I)."""
         return -0.5 * (u.square().sum(-1) + u.shape[-1] * LOG_2PI)
 
-    def slope(self, u: Tensor) -> Tensor:
-        """log p(x, z) - log q0(z)."""
+    def _slope(self, u: Tensor) -> Tensor:
         log_joint = self.model.log_joint(self.x)(torch.addcmul(self.mean, self.scale, u))
         return log_joint + self.scale.log().sum(-1) - self.log_start(u)
 
@@ -124,109 +128,21 @@ PATHS: Mapping[PathName, Callable[[GenerativeModel, Chain, Tensor, Tensor], Path
 }
 
 
-# --- particles -----------------------------------------------------------------------------------
-
-
-class Particles(NamedTuple):
-    """Positions u (C, B, D) on a path, log f_0 and slope (C, B) there, and their gradients."""
-
-    u: Tensor
-    log_start: Tensor
-    slope: Tensor
-    start_gradient: Tensor
-    slope_gradient: Tensor
-
-
-class Tempered(NamedTuple):
-    """Particles as f_b sees them; for any b nothing but these sums is computed anew."""
-
-    particles: Particles
-    beta: Tensor
-    """Inverse temperature b (B,)."""
-
-    @property
-    def z(self) -> Tensor:
-        """Positions (C, B, D)."""
-        return self.particles.u
-
-    @property
-    def log_density(self) -> Tensor:
-        """log f_b (C, B) in nats."""
-        return torch.addcmul(self.particles.log_start, self.beta, self.particles.slope)
-
-    @property
-    def gradient(self) -> Tensor:
-        """d log f_b / du (C, B, D)."""
-        _, _, _, start_gradient, slope_gradient = self.particles
-        return torch.addcmul(start_gradient, self.beta[:, None], slope_gradient)
-
-
-def evaluate(path: Path, u: Tensor) -> Particles:
-    """Densities and gradients at u (C, B, D): one forward and one backward pass to u alone."""
-    with torch.enable_grad():
-        # Two leaves at one place: a single backward pass then tells the gradients apart.
-        start, end = u.detach().requires_grad_(), u.detach().requires_grad_()
-        log_start, slope = path.log_start(start), path.slope(end)
-        gradients = torch.autograd.grad(log_start.sum() + slope.sum(), (start, end))
-    return Particles(u, log_start.detach(), _impossible_if_broken(slope.detach()), *gradients)
-
-
-def _evaluate_traced(path: Path, u: Tensor) -> Particles:
-    """``evaluate`` in the form that torch.compile makes one program of (eager, it is slower)."""
-    log_start, pull_start = torch.func.vjp(path.log_start, u)  # type: ignore[misc]
-    slope, pull_slope = torch.func.vjp(path.slope, u)  # type: ignore[misc]
-    (start_gradient,) = pull_start(torch.ones_like(log_start))
-    (slope_gradient,) = pull_slope(torch.ones_like(slope))
-    return Particles(u, log_start, _impossible_if_broken(slope), start_gradient, slope_gradient)
-
-
-def _impossible_if_broken(slope: Tensor) -> Tensor:
-    """NaN and infinities become weight zero and a rejection."""
-    return slope.masked_fill(~slope.isfinite(), -math.inf)
-
-
-def gradient(path: Path, u: Tensor, beta: Tensor) -> Tensor:
-    """d log f_b/du (C, B, D) alone, for b (B,)."""
-    return Tempered(evaluate(path, u), beta).gradient
-
-
-def _gradient_traced(path: Path, u: Tensor, beta: Tensor) -> Tensor:
-    """``gradient`` for torch.compile, which leaves out what only the values need."""
-    log_density, pull = torch.func.vjp(  # type: ignore[misc]
-        lambda u: path.log_start(u) + beta * path.slope(u), u
-    )
-    (score,) = pull(torch.ones_like(log_density))
-    return score
-
-
-class Evaluation(NamedTuple):
-    """How a path's densities are evaluated."""
-
-    particles: Callable[[Path, Tensor], Particles]
-    gradient: Callable[[Path, Tensor, Tensor], Tensor]
-
-    def target(self, path: Path, beta: Tensor) -> dynamics.Target[Tempered]:
-        """f_b, for b (B,)."""
-        return dynamics.Target(
-            lambda u: Tempered(self.particles(path, u), beta),
-            lambda u: self.gradient(path, u, beta),
-        )
-
-
-EAGER = Evaluation(evaluate, gradient)
-
-
-def compiled_evaluation() -> Evaluation:
-    """Through torch.compile; eager, with a warning, where that fails."""
+def compiled_slope() -> Differentiator:
+    """Through torch.compile, gradients without what only values need; plain where that fails."""
 
     @functools.cache  # both fail for the same reason, which is told once
     def warn(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
-    return Evaluation(
-        compiled(_evaluate_traced, warn, plain=evaluate),
-        compiled(_gradient_traced, warn, plain=gradient),
+    return Differentiator(
+        compiled(traced, warn, plain=PLAIN.both),
+        compiled(_traced_gradient, warn, plain=PLAIN.gradient),
     )
+
+
+def _traced_gradient(log_density: LogDensity, z: Tensor) -> Tensor:
+    return traced(log_density, z)[1]
 
 
 # --- schedules -----------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class _OfSeveral(Estimator):
         self.of = of
         self.settings = {"of": [{"name": e.name, **e.settings} for e in of]}
         if len({estimator.label for estimator in of}) < len(of):
-            raise ValueError(f"estimator `{self.name}`: one stands twice in {self.label}")
+            raise ValueError(f"estimator `{self.name}`: {self.label} lists one estimator twice")
         for estimator in of:
             if estimator.simulates:
                 message = f"estimator `{self.name}`: {estimator.label} needs simulated data"

@@ -28,6 +28,7 @@ from utils.results.folder import RunFolder, results_root
 from utils.results.methods import Method
 
 K = TypeVar("K", bound=Hashable)
+MOST_COMMANDS = 10  # that are told one by one
 
 
 class Wanted(NamedTuple):
@@ -44,6 +45,11 @@ class Wanted(NamedTuple):
         words += ["-additional_configs", *map(str, self.files)] if self.files else []
         words += ["-set", *self.assignments] if self.assignments else []
         return shlex.join(words)
+
+    @property
+    def sweep(self) -> Path:
+        """The script of the experiment that the run belongs to."""
+        return Path("experiments", Path(self.base).parent.name, "run.sh")
 
 
 class Trained(NamedTuple):
@@ -87,21 +93,29 @@ def add_output(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--output", type=Path, default=output, help="default: %(default)s")
 
 
-def find_all(wanted: Mapping[K, Wanted], console: Console) -> dict[K, Trained]:
+def find_all(
+    wanted: Mapping[K, Wanted], console: Console, *, some_will_do: bool = False
+) -> dict[K, Trained]:
     """The finished runs with their weights; a figure trains nothing.
 
-    Exits with code 2 where runs are missing, and says which commands make them. Raises
-    ConfigError for a wrong configuration.
+    Says of runs that are missing which commands make them, and exits with code 2: always, or where
+    ``some_will_do`` only if there is none at all. Raises ConfigError for a wrong configuration.
     """
-    runs = {key: finished(*of) for key, of in wanted.items()}
-    if missing := [wanted[key].command for key, run in runs.items() if run is None]:
-        console.error(
-            f"{len(missing)} of {len(runs)} runs are missing or not finished; make them:"
-        )
-        for command in missing:
-            console.error(f"  {command}")
-        sys.exit(2)
-    return {key: run for key, run in runs.items() if run is not None}
+    found = {key: run for key, of in wanted.items() if (run := finished(*of)) is not None}
+    missing = [of for key, of in wanted.items() if key not in found]
+    if missing:
+        _tell(missing, len(wanted), console)
+        if not (some_will_do and found):
+            sys.exit(2)
+    return found
+
+
+def _tell(missing: Sequence[Wanted], num_wanted: int, console: Console) -> None:
+    console.error(f"{len(missing)} of {num_wanted} runs are missing or not finished; make them:")
+    for wanted in missing[:MOST_COMMANDS]:
+        console.error(f"  {wanted.command}")
+    if (more := len(missing) - MOST_COMMANDS) > 0:
+        console.error(f"  and {more} more; bash {missing[0].sweep} makes them all")
 
 
 def finished(base: str, files: Sequence[str | Path], assignments: Sequence[str]) -> Trained | None:

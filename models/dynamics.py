@@ -6,7 +6,6 @@ share these functions, so they detach nothing and keep no state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -53,20 +52,11 @@ P_co = TypeVar("P_co", bound=Evaluated, covariant=True)
 class Differentiable(Protocol[P_co]):
     """How a log-density is asked: for all that ``Evaluated`` tells of z, or the gradient alone."""
 
-    @property
-    def evaluate(self) -> Callable[[Tensor], P_co]:
+    def evaluate(self, z: Tensor, /) -> P_co:
         """All that ``Evaluated`` tells."""
 
-    @property
-    def gradient(self) -> Callable[[Tensor], Tensor]:
+    def gradient(self, z: Tensor, /) -> Tensor:
         """d log f / dz (S, B, D)."""
-
-
-class Target(NamedTuple, Generic[P]):
-    """A ``Differentiable`` made of two functions."""
-
-    evaluate: Callable[[Tensor], P]
-    gradient: Callable[[Tensor], Tensor]
 
 
 def leapfrog(

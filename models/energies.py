@@ -133,8 +133,8 @@ ENERGIES: Mapping[EnergyName, Energy] = {
 }
 
 
-class Table(NamedTuple):
-    """A density by places z (N, 2) on a grid: log f (N,) in nats, and the area of a cell."""
+class Tabulated(NamedTuple):
+    """A density at points z (N, 2) of a grid: log f (N,) in nats, and the area of a cell."""
 
     z: Tensor
     log_f: Tensor
@@ -146,7 +146,7 @@ class Table(NamedTuple):
         return self.log_f.logsumexp(0).item() + math.log(self.cell)
 
 
-def tabulate(energy: EnergyName, extent: float = EXTENT, step: float = STEP) -> Table:
+def tabulate(energy: EnergyName, extent: float = EXTENT, step: float = STEP) -> Tabulated:
     """log f = -E in float64 on the square |z_i| ≤ ``extent``.
 
     By default the square leaves out less than 1e-8 of any f, and the sum over the grid, with no
@@ -155,7 +155,7 @@ def tabulate(energy: EnergyName, extent: float = EXTENT, step: float = STEP) -> 
     num_steps = round(extent / step)
     side = torch.arange(-num_steps, num_steps + 1, dtype=torch.float64) * step
     z = torch.cartesian_prod(side, side)
-    return Table(z, -ENERGIES[energy](*z.unbind(-1)), step**2)
+    return Tabulated(z, -ENERGIES[energy](*z.unbind(-1)), step**2)
 
 
 @functools.cache
@@ -222,9 +222,9 @@ class ToyEnergy(GenerativeModel):
     def sample(self, num_samples: int) -> Sample:
         """Draw z from f/Z, uniformly within the cells of the grid; so z is a draw given x."""
         table = tabulate(self.energy)
-        places = table.log_f.softmax(0).multinomial(num_samples, replacement=True)
+        cells = table.log_f.softmax(0).multinomial(num_samples, replacement=True)
         jitter = (torch.rand(num_samples, 2, dtype=torch.float64) - 0.5) * STEP
-        z = (table.z[places] + jitter).to(self.prior_scale)
+        z = (table.z[cells] + jitter).to(self.prior_scale)
         return Sample(z, self.mean(z[None])[0])
 
     def log_px(self, x: Tensor) -> Tensor:

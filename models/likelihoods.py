@@ -158,10 +158,10 @@ class HeteroscedasticGaussian(Likelihood):
 
 def _off_grid(x: Tensor, num_levels: int) -> Tensor:
     """Which x are none of k / (num_levels - 1), but for float32's rounding."""
-    place = x.double() * (num_levels - 1)
+    steps = x.double() * (num_levels - 1)
     tolerance = 1e-3 + num_levels * torch.finfo(torch.float32).eps
-    level = place.round().clamp(0, num_levels - 1)
-    return (place - level).abs() > tolerance
+    level = steps.round().clamp(0, num_levels - 1)
+    return (steps - level).abs() > tolerance
 
 
 @likelihoods.register("discretised_logistic")

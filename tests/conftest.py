@@ -38,6 +38,12 @@ def results_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths are below tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def linear_gaussian() -> LinearGaussian:
     """A linear-Gaussian model in float64 with a correlated posterior: D = 2, x of 3 numbers."""
     model = LinearGaussian((1, 1, 3), latent_dim=2, scale=0.7).double()

@@ -17,18 +17,13 @@ from estimators.annealed import (
     run_pilot,
 )
 from estimators.annealing import (
-    EAGER,
     PATHS,
     SCHEDULES,
     GaussianPath,
     Path,
     Pilot,
     PriorPath,
-    Tempered,
-    _evaluate_traced,
-    _gradient_traced,
-    compiled_evaluation,
-    evaluate,
+    compiled_slope,
     interpolate,
 )
 from estimators.bidirectional import BidirectionalMonteCarlo
@@ -37,6 +32,7 @@ from models.generative import DeepLatentGaussian, LinearGaussian
 from models.likelihoods import Bernoulli
 from models.networks.mlp import mlp_decoder
 from models.posteriors.gaussian import gaussian
+from models.posteriors.paths import PLAIN, SlopedPath
 from tests.components import CONTEXT, POSTERIORS, X, make_node, make_posterior, reseed
 
 
@@ -304,10 +300,10 @@ def test_jitter_moves_chains_whose_orbits_close(linear_gaussian: LinearGaussian)
     """Six leapfrog steps of size 1 turn a standard normal's orbit by 6 · 60°."""
     path = PriorPath(linear_gaussian, X)
     with torch.no_grad():
-        start = evaluate(path, path.draw(50))
-        zeros, ones = torch.zeros(3).double(), torch.ones(3).double()
-        end = move(path, start, zeros, ones, 6, EAGER)
-    far = (end.particles.u - start.u).norm(dim=-1) > 0.1
+        start = path.draw(50)
+        target = SlopedPath(path.log_start, path.slope, PLAIN).at(torch.zeros(3).double())
+        end = move(target, start, torch.ones(3).double(), 6)
+    far = (end.u - start).norm(dim=-1) > 0.1
     assert far.double().mean() > 0.7
 
 
@@ -383,12 +379,13 @@ def test_chunks_bound_the_rows_of_the_decoder():
     assert max(model.rows) == 2 * 300
 
 
+@pytest.mark.parametrize("below", [None, 1.0], ids=["ais", "smc"])
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_is_evaluated_twice(path):
-    """The likelihood is asked once at the start and once a leapfrog step."""
+def test_nothing_is_evaluated_twice(path, below):
+    """The likelihood is asked once at the start and once a leapfrog step, resampled or not."""
     model = Counted()
-    annealer = AnnealedImportanceSampling(
-        False, path=path, num_chains=7, num_distributions=11, num_leapfrog=5
+    annealer = ais(
+        path=path, num_chains=7, num_distributions=11, num_leapfrog=5, resample_below=below
     )
     with torch.no_grad():
         ((way, plan),) = annealer.chunks(model, gaussian(2), X.float(), CONTEXT.float())
@@ -435,22 +432,21 @@ def test_float32_is_accurate_enough():
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_gradients_and_their_traced_form(name):
-    """What torch.compile gets is the eager function, and both are the path's derivatives."""
+def test_values_and_gradients_are_those_of_the_path(name):
     model = small_vae(torch.float64)
     x = (torch.rand(2, 1, 14, 14) < 0.3).double()
     path: Path = PATHS[name](model, gaussian(4), x, torch.zeros(2, 8).double())
     u = path.draw(5).detach()
-    eager, traced = evaluate(path, u), _evaluate_traced(path, u)
-    for one, other in zip(eager, traced, strict=True):
-        torch.testing.assert_close(one, other)
-        assert not one.requires_grad
     beta, at = torch.tensor([0.3, 0.8]).double(), u.clone().requires_grad_()
     log_density = path.log_start(at) + beta * path.slope(at)
-    tempered = Tempered(eager, beta)
-    torch.testing.assert_close(tempered.log_density, log_density)
-    torch.testing.assert_close(tempered.gradient, *torch.autograd.grad(log_density.sum(), at))
-    torch.testing.assert_close(_gradient_traced(path, u, beta), tempered.gradient)
+    with torch.no_grad():
+        target = SlopedPath(path.log_start, path.slope, PLAIN).at(beta)
+        on_the_way, point = target.gradient(u), target.evaluate(u)
+    torch.testing.assert_close(point.log_density, log_density.detach())
+    torch.testing.assert_close(point.gradient, *torch.autograd.grad(log_density.sum(), at))
+    assert torch.equal(on_the_way, point.gradient)
+    assert not point.log_density.requires_grad
+    assert not point.gradient.requires_grad
     both = path.log_start(u) + path.slope(u)
     z = u if name == "prior" else path.mean + path.scale * u  # type: ignore[attr-defined]
     torch.testing.assert_close(path.coordinates(z), u)
@@ -474,17 +470,14 @@ def test_posterior_path_starts_with_its_moments(linear_gaussian: LinearGaussian)
 @pytest.mark.slow
 def test_compiled_is_eager():
     model = small_vae()
-    path = PriorPath(model, (torch.rand(2, 1, 14, 14) < 0.3).float())
-    compiled, beta = compiled_evaluation(), torch.tensor([0.2, 0.7])
+    path, compiled = PriorPath(model, (torch.rand(2, 1, 14, 14) < 0.3).float()), compiled_slope()
     with torch.no_grad():
         for num_chains in (5, 7):
             u = path.draw(num_chains)
-            eager = evaluate(path, u)
-            for one, other in zip(eager, compiled.particles(path, u), strict=True):
+            eager, both = PLAIN.both(path.slope, u), compiled.both(path.slope, u)
+            alone = compiled.gradient(path.slope, u)
+            for one, other in zip((*eager, eager[1]), (*both, alone), strict=True):
                 torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-5)
-            score = compiled.gradient(path, u, beta)
-            expected = Tempered(eager, beta).gradient
-            torch.testing.assert_close(score, expected, atol=1e-3, rtol=1e-5)
 
 
 def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch, linear_gaussian):

@@ -119,7 +119,7 @@ def test_histogram_and_weights_of_exact_draws():
 
 
 def test_most_likely_noise_is_a_maximum_near_the_truth():
-    x = toy.AbsoluteValue(num_train=20_000, noise_scale=0.5).load().splits["train"]
+    x = toy.AbsoluteValueData(num_train=20_000, noise_scale=0.5).load().splits["train"]
     best = most_likely(x)
     scale = best.log_scale.exp().item()
 

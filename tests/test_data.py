@@ -23,7 +23,7 @@ from utils.data.binarisation import METHODS, binarise
 from utils.data.cifar10 import CIFAR10
 from utils.data.digits import Digits
 from utils.data.files import FileDataset
-from utils.data.linear_gaussian import LinearGaussian, ground_truth
+from utils.data.linear_gaussian import LinearGaussianData, ground_truth
 from utils.data.mnist import MNIST, FashionMNIST
 from utils.data.omniglot import Omniglot
 
@@ -130,9 +130,9 @@ def test_configuration_rejects(node):
         (FashionMNIST, {"validation_size": -1}, "-1"),
         (MNIST, {"binarisation": "dynamc"}, "static, dynamic, threshold, none; got 'dynamc'"),
         (Digits, {"binarisation": "grey"}, "'grey'"),
-        (LinearGaussian, {"dim": 0}, "`dim`"),
-        (LinearGaussian, {"noise_scale": 0.0}, "`noise_scale`"),
-        (LinearGaussian, {"num_test": -3}, "`num_test`"),
+        (LinearGaussianData, {"dim": 0}, "`dim`"),
+        (LinearGaussianData, {"noise_scale": 0.0}, "`noise_scale`"),
+        (LinearGaussianData, {"num_test": -3}, "`num_test`"),
         (CIFAR10, {"batches": []}, r"`batches`.*got \[\]"),
         (CIFAR10, {"batches": [2, 1]}, r"got \[2, 1\]"),
         (CIFAR10, {"batches": [1, 1]}, r"got \[1, 1\]"),
@@ -266,7 +266,7 @@ def test_digits_without_or_with_another_scikit_learn(monkeypatch, tmp_path):
 
 def test_linear_gaussian_has_the_moments_of_its_truth():
     num_train, dim = 20_000, 5
-    dataset = LinearGaussian(
+    dataset = LinearGaussianData(
         dim=dim, latent_dim=3, noise_scale=0.7, num_train=num_train, data_seed=9
     )
     weight, mean = ground_truth(dim, 3, data_seed=9)
@@ -282,13 +282,15 @@ def test_linear_gaussian_has_the_moments_of_its_truth():
 
 def test_linear_gaussian_splits_stand_alone():
     options = {"num_validation": 30, "num_test": 30}
-    small = LinearGaussian(num_train=30, **options).load()
-    large = LinearGaussian(num_train=99, **options).load()
+    small = LinearGaussianData(num_train=30, **options).load()
+    large = LinearGaussianData(num_train=99, **options).load()
     assert torch.equal(small.splits["test"], large.splits["test"])
     for one, other in itertools.combinations(SPLITS, 2):
         assert not torch.isin(small.splits[one], small.splits[other]).any()
-    assert sorted(LinearGaussian(num_validation=0).load().splits) == ["test", "train"]
-    assert small.checksum != LinearGaussian(num_train=30, data_seed=1, **options).load().checksum
+    assert sorted(LinearGaussianData(num_validation=0).load().splits) == ["test", "train"]
+    assert (
+        small.checksum != LinearGaussianData(num_train=30, data_seed=1, **options).load().checksum
+    )
 
 
 @pytest.mark.parametrize("binarisation", METHODS)

@@ -155,7 +155,7 @@ def test_missing_and_foreign_databases_are_refused(tmp_path: Path) -> None:
         ResultsDatabase(database_url(tmp_path), create=False)
     assert list(tmp_path.iterdir()) == []
     sqlite3.connect(tmp_path / "results.sqlite").execute("CREATE TABLE t (x)").connection.close()
-    with pytest.raises(DatabaseError, match="is no results database"):
+    with pytest.raises(DatabaseError, match="is not a results database"):
         ResultsDatabase(database_url(tmp_path), create=False)
 
 
@@ -169,7 +169,7 @@ def test_database_of_another_version_is_refused(
 
 @pytest.mark.parametrize("url", ["results.sqlite", "nonsense://host/name"])
 def test_useless_urls_are_refused(url: str) -> None:
-    with pytest.raises(DatabaseError, match=r"is no database URL|needs a driver"):
+    with pytest.raises(DatabaseError, match=r"is not a database URL|needs a driver"):
         check_url(url)
 
 

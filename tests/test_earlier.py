@@ -92,7 +92,7 @@ def test_a_run_made_before_code_was_recorded_says_so_once(copy, capsys):
     copy.edit_status(lambda row: row.pop("code"))
     assert copy.run() == 0
     said = capsys.readouterr().err
-    assert said.count("is not recorded: changes cannot be checked") == 1
+    assert said.count("does not record its code") == 1
     assert "warning" not in said
 
 
@@ -178,7 +178,7 @@ def test_a_run_whose_status_cannot_be_read_counts_as_cut_off(copy, original, cap
     assert f"{copy.folder.status_path} " in said
     assert "taken as cut off" in said
     assert "resumed after epoch 2" in said
-    assert "under which code it began is not recorded" in said
+    assert "does not record its code" in said
     assert copy.folder.read_status().code == {}
     assert same_bytes(copy, original)
     (kept,) = copy.folder.path.glob("status.json.damaged-*")

@@ -259,7 +259,9 @@ def test_absolute_value_draws_what_its_data_are():
     model = AbsoluteValue((1, 1, 1), scale=0.5).double()
     with torch.no_grad():
         drawn = model.sample(num).x.flatten()
-    data = toy_data.AbsoluteValue(num_train=num, noise_scale=0.5).load().splits["train"].flatten()
+    data = (
+        toy_data.AbsoluteValueData(num_train=num, noise_scale=0.5).load().splits["train"].flatten()
+    )
     mean, variance = math.sqrt(2 / math.pi), 1 - 2 / math.pi + 0.25
     for x in (drawn, data.double()):
         assert abs(x.mean() - mean) < 5 * math.sqrt(variance / num)
@@ -268,11 +270,11 @@ def test_absolute_value_draws_what_its_data_are():
 
 
 def test_absolute_value_data_have_fixed_splits():
-    small, large = (toy_data.AbsoluteValue(num_train=n, dim=2).load() for n in (10, 20))
+    small, large = (toy_data.AbsoluteValueData(num_train=n, dim=2).load() for n in (10, 20))
     assert torch.equal(small.splits["test"], large.splits["test"])
     assert small.x_shape == (1, 1, 2)
     assert small.checksum != large.checksum
-    assert "test" not in toy_data.AbsoluteValue(num_test=0).load().splits
+    assert "test" not in toy_data.AbsoluteValueData(num_test=0).load().splits
 
 
 def test_nothing_is_as_long_as_asked():

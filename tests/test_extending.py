@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -107,25 +109,33 @@ def extended(tmp_path_factory) -> Path:
     return copy
 
 
-def run(copy: Path, *arguments: str) -> str:
-    command = [sys.executable, "main.py", *arguments]
-    return subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout
+TRAIN = [
+    "-config", "configs/quickstart/base.yaml", "-set", "loss={name: my_loss}",
+    "data={name: my_data}", "evaluation.estimators=[{name: my_estimator}]", "training.epochs=1",
+    "runtime.tensorboard=false",
+]  # fmt: skip
+COMMANDS = [
+    ["--list"],
+    [*TRAIN, "posterior={name: mine, num_layers: 2}"],
+    [*TRAIN, "posterior={name: chain, base: {name: diagonal}, transitions: [{name: my_shift}]}"],
+]
+PROGRAM = """
+import json, sys, main
+for command in json.loads(sys.argv[1]):
+    assert main.main(command) == 0, command
+    print("=" * 9)
+"""
 
 
-def test_new_components_are_listed(extended):
-    listed = run(extended, "--list")
+def test_new_components_are_listed_trained_and_measured(extended, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(COMMANDS)], cwd=extended,
+        env={**os.environ, "VI_RESULTS": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    listed, *trained, nothing = process.stdout.split("=" * 9 + "\n")
     for kind, name in KINDS.items():
         (line,) = (line for line in listed.splitlines() if line.startswith(kind))
         assert name in line.replace(",", " ").split()
-
-
-def test_new_components_train_and_measure(extended, tmp_path):
-    composed = "{name: chain, base: {name: diagonal}, transitions: [{name: my_shift}]}"
-    for posterior in ("{name: mine, num_layers: 2}", composed):
-        said = run(
-            extended, "-config", "configs/quickstart/base.yaml", "--results", str(tmp_path),
-            "-set", f"posterior={posterior}", "loss={name: my_loss}", "data={name: my_data}",
-            "evaluation.estimators=[{name: my_estimator}]", "training.epochs=1",
-            "runtime.tensorboard=false",
-        )  # fmt: skip
-        assert "log p(x) by my_estimator" in said
+    assert len(trained) == 2 and not nothing
+    assert all("log p(x) by my_estimator" in said for said in trained)

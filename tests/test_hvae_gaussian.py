@@ -13,7 +13,7 @@ import pytest
 from experiments.drawing import Trained, Wanted, finished
 from experiments.hvae_gaussian import figure
 from experiments.hvae_gaussian.published import PUBLISHED, PUBLISHED_THETA
-from experiments.hvae_gaussian.runs import ADDITIONAL, BASE, METHODS, Key, command, measure
+from experiments.hvae_gaussian.runs import ADDITIONAL, BASE, METHODS, measure
 from main import main
 from utils import checkpoint
 
@@ -57,18 +57,19 @@ def draw(monkeypatch, output: Path, *options: str) -> None:
 
 def test_the_sweep_has_each_method_and_each_method_a_file():
     files = {path.stem for path in (ROOT / ADDITIONAL).glob("*.yaml")}
-    assert files - {"reduced"} == METHODS.keys()
+    assert files - {"reduced", "without_half"} == METHODS.keys()
     (listed,) = re.findall(r"METHODS:-([^}]*)}", (FOLDER / "run.sh").read_text())
     assert listed.replace("\\\n", "").split() == list(METHODS)
     assert PUBLISHED.keys() | PUBLISHED_THETA.keys() <= METHODS.keys()
 
 
 def test_figures_are_of_finished_runs(tmp_path, monkeypatch, capsys):
-    for method in ("hvae_1", "hvae_1_untempered", "vb", "planar_1_without_half"):
+    methods = ("hvae_1", "hvae_1_untempered", "vb", "planar_1_without_half")
+    for method in methods:
         train(method, 3)
     capsys.readouterr()
     output = tmp_path / "figures"
-    draw(monkeypatch, output, "--dims", "3", "4", "--seeds", "0")
+    draw(monkeypatch, output, "--dims", "3", "4", "--seeds", "0", "--methods", *methods)
     for name in ("errors", "curves", "tempering", "bounds"):
         assert (output / f"{name}.png").stat().st_size > 1000
     printed = capsys.readouterr()
@@ -76,25 +77,21 @@ def test_figures_are_of_finished_runs(tmp_path, monkeypatch, capsys):
         assert re.search(rf"^\| 3 \| {name} \|", printed.out, re.MULTILINE), name
     assert "nan" not in printed.out
     assert "| 4 |" not in printed.out
-    assert "missing: vb, d = 4, seeds 0" in printed.err
-    assert "missing: vb, d = 3" not in printed.err
+    assert f"{ADDITIONAL}/vb.yaml -set data.dim=4" in printed.err
+    assert f"{ADDITIONAL}/vb.yaml -set data.dim=3" not in printed.err
 
 
 def test_missing_runs_are_told_with_their_command_and_not_trained(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        draw(monkeypatch, tmp_path / "figures", "--dims", "2", "--methods", "vb", "full")
-    message = capsys.readouterr().err
-    assert 'DIMS="2" SEEDS="0 1 2" METHODS="vb full" EXTRA="data.num_points=50' in message
-    assert "missing: full, d = 2, seeds 0, 1, 2" in message
+    with pytest.raises(SystemExit) as stop:
+        draw(monkeypatch, tmp_path / "figures", "--dims", "2", "3", "--methods", "vb", "full")
+    assert stop.value.code == 2
+    first, *commands, last = capsys.readouterr().err.splitlines()
+    assert first.endswith("12 of 12 runs are missing or not finished; make them:")
+    wanted = Wanted(BASE, [f"{ADDITIONAL}/vb.yaml"], settings(2, 0))
+    assert commands[0].strip() == wanted.command
+    assert len(commands) == 10
+    assert last == "  and 2 more; bash experiments/hvae_gaussian/run.sh makes them all"
     assert not list(tmp_path.iterdir())
-
-
-def test_the_command_repeats_files():
-    keys = [Key("vb", 25, 0), Key("full", 50, 0)]
-    expected = (
-        'DIMS="25 50" SEEDS="0" METHODS="vb full" bash experiments/hvae_gaussian/run.sh a.yaml'
-    )
-    assert command(keys, [Path("a.yaml")], []) == expected
 
 
 def test_a_finished_run_is_found_with_what_it_learned():

@@ -14,8 +14,8 @@ from estimators.importance import ImportanceSampling
 from models.generative import DeepLatentGaussian, LinearGaussian
 from models.likelihoods import Bernoulli
 from models.local import (
-    LocalOptimisation,
     LocalOptimum,
+    LocalSearch,
     LocalSettings,
     fast,
     local_optimise,
@@ -197,8 +197,8 @@ def test_resumed_is_uninterrupted_bit_for_bit(stop_after, linear_gaussian, monke
     posterior, settings = small_af(), fast(num_samples=3, window=6, max_steps=12)
     x = torch.cat([X, X[:2] + 0.5])
 
-    def search() -> LocalOptimisation:
-        made = LocalOptimisation(
+    def search() -> LocalSearch:
+        made = LocalSearch(
             settings.loss, linear_gaussian, posterior, x, initial(posterior, 5), settings
         )
         made.chunk_size = 2
@@ -253,7 +253,7 @@ def compiled_and_eager(
     for compile_step in (True, False):
         reseed(2)
         context = initial(posterior, 3)
-        search = LocalOptimisation(
+        search = LocalSearch(
             settings.loss, model, posterior, X, context, settings,
             compile_step=compile_step, warn=messages.append,
         )  # fmt: skip

@@ -23,6 +23,11 @@ class Point(NamedTuple):
 Evaluate = Callable[[Tensor], Point]
 
 
+class Target(NamedTuple):
+    evaluate: Evaluate
+    gradient: Callable[[Tensor], Tensor]
+
+
 def free_fall(z: Tensor) -> Point:
     """log f = -g z with g = 2, gradient the same everywhere."""
     return Point(z, -2.0 * z.sum(-1), torch.full_like(z, -2.0))
@@ -39,8 +44,8 @@ def quartic(z: Tensor) -> Point:
     return Point(z, log_density, -z.pow(3) - z.flip(-1))
 
 
-def target(evaluate: Evaluate) -> dynamics.Target[Point]:
-    return dynamics.Target(evaluate, lambda z: evaluate(z).gradient)
+def target(evaluate: Evaluate) -> Target:
+    return Target(evaluate, lambda z: evaluate(z).gradient)
 
 
 def state(*shape: int) -> tuple[Tensor, Tensor]:
@@ -111,7 +116,7 @@ def test_asks_for_one_gradient_a_step_and_for_the_end_alone():
         return quartic(z)
 
     z, v = state(2, 2, 2)
-    end, _ = dynamics.leapfrog(quartic(z), v, 0.1, 6, dynamics.Target(evaluate, gradient))
+    end, _ = dynamics.leapfrog(quartic(z), v, 0.1, 6, Target(evaluate, gradient))
     assert len(gradients) == 5
     assert len(points) == 1
     assert end.z is points[0]

@@ -94,14 +94,14 @@ def test_all_phases_in_one_run(runs):
 def searches(monkeypatch) -> list[dict[str, Any]]:
     """What each search of local optimisation was given."""
     given: list[dict[str, Any]] = []
-    original = local.LocalOptimisation.__init__
+    original = local.LocalSearch.__init__
 
     def noted(self, *values, **options):
         arguments = inspect.signature(original).bind(self, *values, **options)
         given.append(arguments.arguments)
         original(*arguments.args, **arguments.kwargs)
 
-    monkeypatch.setattr(local.LocalOptimisation, "__init__", noted)
+    monkeypatch.setattr(local.LocalSearch, "__init__", noted)
     return given
 
 
@@ -223,7 +223,7 @@ def test_weights_of_an_epoch_that_was_kept(runs, capsys):
         last, "local_optimisation", "elbo"
     )
     assert run(LOCAL, f"initialise={{run: {trained.path.name}, weights: 3}}") == 2
-    assert "kept of its epochs 1, 2" in capsys.readouterr().err
+    assert "has kept these epochs: 1, 2" in capsys.readouterr().err
 
 
 def test_what_was_trained_is_not_trained_again(runs, capsys):
@@ -282,7 +282,7 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
     several = f"local_optimisation.setting.starts={starts}"
     whole = ran(runs, EVERYTHING, several)
     monkeypatch.setenv("VI_RESULTS", str(tmp_path / "cut"))
-    original, calls = local.LocalOptimisation.run, 0
+    original, calls = local.LocalSearch.run, 0
 
     def stopping(self, keep_going):
         def counted(num_active: int) -> bool:
@@ -292,7 +292,7 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
 
         return original(self, counted)
 
-    monkeypatch.setattr(local.LocalOptimisation, "run", stopping)
+    monkeypatch.setattr(local.LocalSearch, "run", stopping)
     monkeypatch.setattr(
         "experiments.runner.signals.Interruption.raise_if_any",
         lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if calls == stop_at else None,
@@ -315,7 +315,7 @@ def test_local_optimisation_goes_on_where_it_was_stopped(
     [
         (["phases=[estimate, train]"], "in this order"),
         (["phases=[]"], "in this order"),
-        (["initialise.run=nothing-s0"], "nothing-s0 is not there"),
+        (["initialise.run=nothing-s0"], "the run nothing-s0 does not exist"),
         (["initialise={run: best, experiment: unheard_of}"], "unheard_of"),
         (["initialise.run=last"], "needs `initialise.experiment`"),
         (["training.fixed=[model, encoder, posterior]"], "nothing is left to train"),
@@ -342,7 +342,7 @@ def test_what_makes_no_sense_is_refused(capsys, assignments, message):
 def test_weights_that_do_not_fit_are_refused(runs, capsys):
     trained = ran(runs)
     assert run(f"initialise.run={trained.path.name}", "model.decoder.hidden=[9]") == 2
-    assert "is another than this run's" in capsys.readouterr().err
+    assert "differs from this run's" in capsys.readouterr().err
 
 
 def test_measuring_an_untrained_model_is_warned_of(runs, capsys):
@@ -352,7 +352,7 @@ def test_measuring_an_untrained_model_is_warned_of(runs, capsys):
 
 def test_training_beside_parts_as_they_are_drawn_is_warned_of(runs, capsys):
     assert run("training.fixed=[model]", "phases=[train]") == 0
-    assert "those parts stay as they are drawn" in capsys.readouterr().err
+    assert "those parts keep random weights" in capsys.readouterr().err
 
 
 def test_phases_that_do_not_run_name_no_run(runs, capsys):

@@ -391,7 +391,7 @@ def test_curves_have_gaps_where_numbers_are_not_finite(root: Path) -> None:
         (["curves", "--output", "x.png", "-name", "loss"], "there is: bound, kl"),
         (["curves", "--output", "x.gif"], ".png, .pdf, .svg"),
         (["metrics", "-run", "aaa-s9"], "no id 'aaa-s9' here"),
-        (["runs", "--db", "nonsense"], "is no database URL"),
+        (["runs", "--db", "nonsense"], "is not a database URL"),
         (["runs", "--db", "sqlite:///none.sqlite"], "there is no results database none.sqlite"),
     ],
 )

@@ -379,7 +379,12 @@ def test_rebuild_skips_what_it_cannot_read(tmp_path: Path) -> None:
     assert rebuilt.imported == ["abc-s2"]
     assert [
         any(word in reason for reason in rebuilt.skipped)
-        for word in ("metrics.csv:1", "under another name", "no status.json", "is no run's status")
+        for word in (
+            "metrics.csv:1",
+            "under another name",
+            "no status.json",
+            "is not a run's status",
+        )
     ] == [True] * 4
 
 

@@ -17,7 +17,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.hamiltonian import Hamiltonian
 from models.posteriors.langevin import Langevin, MetropolisLangevin
-from models.posteriors.paths import GeometricPath, Target
+from models.posteriors.paths import GeometricPath, Target, traced, untraced
 from models.posteriors.protocol import Move, State, Transition
 from models.posteriors.schedules import Free, Linear, Schedule, Sigmoidal, beta_schedules
 from models.posteriors.step_sizes import LearnedSize
@@ -291,6 +291,13 @@ def test_a_path_evaluates_each_position_once_and_knows_what_was_chosen():
     torch.testing.assert_close(again.gradient, 0.5 - 0.5 * chosen)
     torch.testing.assert_close(path.end(chosen), -0.5 * chosen.square().sum(-1))
     assert len(calls) == 2
+
+
+def test_values_and_gradients_are_the_same_without_a_graph(linear_gaussian: LinearGaussian):
+    log_density, z = linear_gaussian.log_joint(X), normal(4, 3, 2)
+    for one, other in zip(traced(log_density, z), untraced(log_density, z), strict=True):
+        torch.testing.assert_close(one.detach(), other)
+        assert not other.requires_grad
 
 
 def test_no_graph_is_kept_where_gradients_are_not_recorded(linear_gaussian: LinearGaussian):

@@ -80,7 +80,7 @@ def load(path: Path, device: torch.device | str, *, holds: Collection[str] = ())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # zipfile and zlib raise a dozen kinds on bad bytes
-        raise CheckpointError(f"{path} is damaged: it is no whole checkpoint") from error
+        raise CheckpointError(f"{path} is damaged: it is not a whole checkpoint") from error
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what PyTorch says would be to switch its safety off
@@ -127,7 +127,7 @@ def load_latest(
         return state
     if candidates:
         raise CheckpointError(
-            f"no usable checkpoint in {path.parent}; `--resume never` starts afresh "
+            f"no usable checkpoint in {path.parent}; `--resume never` begins anew "
             "(the folder is kept under another name)"
         )
     return None

@@ -186,8 +186,8 @@ class Registry(Generic[T]):
             try:
                 choices[entry.name] = _node_schema(entry, handler)
             except PydanticSchemaGenerationError as error:
-                place = os.path.relpath(inspect.getsourcefile(entry.factory) or "?")
-                reason = f"{place}: `{entry.name}`: {str(error).partition('. Set')[0]}"
+                file = os.path.relpath(inspect.getsourcefile(entry.factory) or "?")
+                reason = f"{file}: `{entry.name}`: {str(error).partition('. Set')[0]}"
                 self._unusable.append(Broken(entry.factory.__module__, reason))
                 self.unregister(entry.name)
         return core_schema.tagged_union_schema(choices, discriminator="name")

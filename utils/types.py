@@ -57,7 +57,7 @@ def check_unique(values: C) -> C:
     for index, item in enumerate(items):
         if item in items[:index]:
             shown = getattr(item, "name", item)
-            raise ValueError(f"{shown} stands there twice; leave one out")
+            raise ValueError(f"{shown} is listed twice; leave one out")
     return values
 
 

@@ -70,8 +70,8 @@ def _bounds(run: Trained) -> Bounds:
 def _table(results: Results, lengths: Sequence[int]) -> Table:
     rows: list[list[Cell]] = []
     for method, name in METHODS.items():
-        for place, bound in enumerate(("ELBO", "IWAE")):
-            by_length = ([run[place] for run in runs] for runs in results[method].values())
+        for index, bound in enumerate(("ELBO", "IWAE")):
+            by_length = ([run[index] for run in runs] for runs in results[method].values())
             rows.append(
                 [Text(name), Text(bound), *(over_seeds(values, 2) for values in by_length)]
             )
@@ -82,9 +82,9 @@ def _table(results: Results, lengths: Sequence[int]) -> Table:
 def _draw(results: Results) -> Figure:
     figure = Figure((9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharex=True)
-    for place, (axis, title) in enumerate(zip(axes, ("ELBO", "IWAE"), strict=True)):
+    for index, (axis, title) in enumerate(zip(axes, ("ELBO", "IWAE"), strict=True)):
         for method, name in METHODS.items():
-            means = [over_seeds([r[place] for r in runs]) for runs in results[method].values()]
+            means = [over_seeds([r[index] for r in runs]) for runs in results[method].values()]
             axis.errorbar(
                 list(results[method]),
                 [number.mean for number in means],

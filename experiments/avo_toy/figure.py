@@ -88,11 +88,11 @@ def exact_histogram(energy: EnergyName) -> Tensor:
 
 
 def histogram(z: Tensor, weights: Tensor) -> Tensor:
-    """Total weight in each cell of the square, (cells,), of places z (N, 2)."""
+    """Total weight in each cell of the square, (cells,), of draws z (N, 2)."""
     num = round(2 * EXTENT / CELL)
-    # Edges run between the places of `tabulate`.
-    places = ((z + EXTENT + STEP / 2) / CELL).floor().long().clamp(0, num - 1)
-    return (places[:, 0] * num + places[:, 1]).bincount(weights, minlength=num**2)
+    # Edges run between the points of `tabulate`.
+    cells = ((z + EXTENT + STEP / 2) / CELL).floor().long().clamp(0, num - 1)
+    return (cells[:, 0] * num + cells[:, 1]).bincount(weights, minlength=num**2)
 
 
 def mode_weights(z: Tensor) -> list[float]:

@@ -48,7 +48,7 @@ class Grid(NamedTuple):
 
 
 def make_grid() -> Grid:
-    """POINTS × POINTS places within ±EXTENT standard deviations of the prior."""
+    """POINTS × POINTS cells within ±EXTENT standard deviations of the prior."""
     side = torch.linspace(-EXTENT, EXTENT, POINTS)
     return Grid(torch.cartesian_prod(side, side)[:, None], float(side[1] - side[0]) ** 2)
 
@@ -118,8 +118,8 @@ def main() -> None:
                     advance(sum(len(row) for row in rows))
     save(_draw(model, x[worst], log_px[worst], grid, rows), output, console)
     print(f"{output}: KL(q || p(z|x)) in nats, mean of {NUM_DATA} images")
-    for place, family in enumerate(FAMILIES):
-        gaps = [p - row[place].elbo for p, row in zip(log_px[worst].tolist(), rows, strict=True)]
+    for index, family in enumerate(FAMILIES):
+        gaps = [p - row[index].elbo for p, row in zip(log_px[worst].tolist(), rows, strict=True)]
         print(f"  {family:14} {sum(gaps) / len(gaps):.3f}")
 
 
@@ -167,8 +167,8 @@ def _draw(
 
 def _window(density: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
     """A square that holds all of a density (first axis z_1) above a thousandth of its peak."""
-    places = (density > 1e-3 * density.max()).nonzero().double()
-    low, high = places.min(0).values, places.max(0).values
+    cells = (density > 1e-3 * density.max()).nonzero().double()
+    low, high = cells.min(0).values, cells.max(0).values
     centre, half = (low + high) / 2, float((high - low).max()) / 2 + 5
     step = 2 * EXTENT / (POINTS - 1)
 

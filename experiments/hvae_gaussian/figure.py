@@ -3,14 +3,13 @@
 python -m experiments.hvae_gaussian.figure [--dims 25 50] [--methods hvae_1 vb] [--output FOLDER]
 
 Writes errors.png, curves.png, tempering.png and bounds.png into the folder hvae_gaussian of the
-results. It trains nothing: of runs that are missing it says which, and the command that makes
-them.
+results. It trains nothing: it draws the runs that there are, and says of the others which commands
+make them.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -19,9 +18,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.drawing import make_parser, over_seeds, save
+from experiments.drawing import find_all, make_parser, over_seeds, save
 from experiments.hvae_gaussian.published import DIMS, PUBLISHED, Errors, published_theta
-from experiments.hvae_gaussian.runs import METHODS, Key, Result, command, find
+from experiments.hvae_gaussian.runs import METHODS, Key, Result, measure, wanted
 from experiments.reporting.curves import COLOURS
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from utils.console import Console
@@ -63,27 +62,13 @@ def main() -> None:
     options = parser.parse_args()
     parts = product(options.dims, options.methods, options.seeds)
     keys = [Key(method, dim, seed) for dim, method, seed in parts]
+    of = {key: wanted(key, options.files, options.assignments) for key in keys}
     found: dict[tuple[str, int], list[Result]] = {}
-    missing = []
-    for key, result in find(keys, options.files, options.assignments):
-        if result is None:
-            missing.append(key)
-        else:
-            found.setdefault(key[:2], []).append(result)
-    if missing:
-        _tell(missing, command(missing, options.files, options.assignments), console)
-    if not found:
-        sys.exit(1)
+    for key, run in find_all(of, console, some_will_do=True).items():
+        found.setdefault(key[:2], []).append(measure(run))
     print(to_markdown(_table(found)))
     for name, draw in FIGURES.items():
         save(draw(found), options.output / f"{name}.png", console)
-
-
-def _tell(missing: Sequence[Key], what_to_type: str, console: Console) -> None:
-    console.warn(f"{len(missing)} runs are missing or not finished; make them with {what_to_type}")
-    for method, dim in dict.fromkeys(key[:2] for key in missing):
-        seeds = ", ".join(str(key.seed) for key in missing if key[:2] == (method, dim))
-        console.warn(f"missing: {method}, d = {dim}, seeds {seeds}")
 
 
 def _table(results: Results) -> Table:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from experiments.drawing import Trained, finished
+from experiments.drawing import Trained, Wanted
 from experiments.hvae_gaussian.published import Errors
 from models.shared_gaussian import SharedGaussian
 from utils.data.shared_gaussian import ground_truth
@@ -94,28 +94,7 @@ def errors_of(model: SharedGaussian) -> Errors:
     return Errors(square(model.offset.double() - truth.offset), square(scale - truth.scale))
 
 
-def find(
-    keys: Sequence[Key], files: Sequence[Path], assignments: Sequence[str]
-) -> Iterator[tuple[Key, Result | None]]:
-    """Each run measured; None where it is not finished."""
-    for key in keys:
-        settings = [f"data.dim={key.dim}", f"data.data_seed={key.seed}", f"seed={key.seed}"]
-        more: list[str | Path] = [f"{ADDITIONAL}/{key.method}.yaml", *files]
-        run = finished(BASE, more, [*settings, *assignments])
-        yield key, None if run is None else measure(run)
-
-
-def command(missing: Sequence[Key], files: Sequence[Path], assignments: Sequence[str]) -> str:
-    """What to type to make the missing runs; of those it names, finished ones are skipped."""
-
-    def words(values: Iterator[object]) -> str:
-        return " ".join(str(value) for value in dict.fromkeys(values))
-
-    names = {
-        "DIMS": words(key.dim for key in missing),
-        "SEEDS": words(key.seed for key in missing),
-        "METHODS": words(key.method for key in missing),
-        "EXTRA": words(iter(assignments)),
-    }
-    variables = " ".join(f'{name}="{value}"' for name, value in names.items() if value)
-    return " ".join([variables, "bash experiments/hvae_gaussian/run.sh", *map(str, files)])
+def wanted(key: Key, files: Sequence[Path], assignments: Sequence[str]) -> Wanted:
+    """The run of that key, changed by further files and assignments."""
+    settings = [f"data.dim={key.dim}", f"data.data_seed={key.seed}", f"seed={key.seed}"]
+    return Wanted(BASE, [f"{ADDITIONAL}/{key.method}.yaml", *files], [*settings, *assignments])

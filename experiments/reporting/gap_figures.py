@@ -33,7 +33,7 @@ def bar_figure(lines: Sequence[Line]) -> Figure:
     ReportError when there are no others.
     """
     lines = _drawable(lines)
-    places = range(len(lines))
+    heights = range(len(lines))
     labels, sums = _labels(lines, ("posterior", "split")), [_sum(line) for line in lines]
     room = CHARACTER * (_most_characters(labels) + _most_characters(sums))
     row = max(BAR_HEIGHT, TEXT_LINE * (0.6 + _most_lines(labels)))
@@ -42,11 +42,11 @@ def bar_figure(lines: Sequence[Line]) -> Figure:
     axis = figure.subplots()
     _bars(axis, lines, 0.62 * BAR_HEIGHT / row)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(places, labels, fontsize="small")
+    axis.set_yticks(heights, labels, fontsize="small")
     axis.set_ylim(len(lines) - 0.4, -0.6)  # the first on top
     axis.set_xlabel("gap (nats)")
     right = axis.secondary_yaxis("right")
-    right.set_yticks(places, sums, fontsize="small")
+    right.set_yticks(heights, sums, fontsize="small")
     right.tick_params(length=0)
     for spine in (*(axis.spines[side] for side in ("top", "right")), right.spines["right"]):
         spine.set_visible(False)
@@ -55,7 +55,7 @@ def bar_figure(lines: Sequence[Line]) -> Figure:
 
 
 def _bars(axis: Axes, lines: Sequence[Line], height: float) -> None:
-    places = np.arange(len(lines))
+    heights = np.arange(len(lines))
     first, second = (_values(lines, name)[0] for name in (APPROXIMATION, AMORTISATION))
     starts = {
         APPROXIMATION: np.zeros(len(lines)),
@@ -64,8 +64,8 @@ def _bars(axis: Axes, lines: Sequence[Line], height: float) -> None:
     for name, start in starts.items():
         means, errors = _values(lines, name)
         colour = GAP_COLOURS[name]
-        axis.barh(places, means, height=height, left=start, color=colour, label=name)
-        axis.errorbar(start + means, places, xerr=errors, fmt="none", ecolor="black", capsize=3)
+        axis.barh(heights, means, height=height, left=start, color=colour, label=name)
+        axis.errorbar(start + means, heights, xerr=errors, fmt="none", ecolor="black", capsize=3)
 
 
 def training_figure(lines: Sequence[Line]) -> Figure:

@@ -28,7 +28,7 @@ GAPS = ("approximation gap", "amortisation gap", "inference gap")
 APPROXIMATION, AMORTISATION, INFERENCE = GAPS
 AIS = "ais"  # what bidirectional Monte Carlo of the same settings judges
 
-Place = tuple[str, str, str]
+Search = tuple[str, str, str]
 """Run, split and search."""
 
 
@@ -87,18 +87,13 @@ def measure(
     local = estimates[estimates["phase"] == LOCAL]
     bounds = local[local["name"] == "elbo"]
     if bounds.empty:
-        if boundless := without_bound(estimates):
-            raise ReportError(boundless_note(boundless))
-        raise ReportError(
-            f"nothing was optimised locally in the {len(runs)} run(s) chosen: gaps need `python "
-            "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
-        )
+        raise _nothing_measured(estimates, len(runs))
     ends = _by_search(local[local["name"] == "converged"])
     rows = dict(iter(estimates.groupby(["run", "split"])))
     configs = dict(zip(runs["id"], runs["config"], strict=True))
     measured = []
-    for place, optima in _by_search(choose(bounds, "split", splits)).items():
-        run, split, _ = place
+    for search, optima in _by_search(choose(bounds, "split", splits)).items():
+        run, split, _ = search
         own = own_family(configs[run])
         known = _Known(
             own if own in optima else None,
@@ -107,8 +102,17 @@ def measure(
             log_px_of(rows[run, split], convention),
         )
         judgements = _judgements(rows.get((run, SIMULATED)), rows[run, split])
-        measured.append(_measured(place, known.common(), judgements, ends.get(place, {})))
+        measured.append(_measured(search, known.common(), judgements, ends.get(search, {})))
     return measured
+
+
+def _nothing_measured(estimates: pd.DataFrame, num_runs: int) -> ReportError:
+    if boundless := without_bound(estimates):
+        return ReportError(boundless_note(boundless))
+    return ReportError(
+        f"nothing was optimised locally in the {num_runs} run(s) chosen: gaps need `python "
+        "main.py -config FILE -set 'phases=[train,local_optimisation,estimate]'`"
+    )
 
 
 class _Known(NamedTuple):
@@ -140,7 +144,7 @@ class _Known(NamedTuple):
 
 
 def _measured(
-    place: Place, known: _Known, judgements: Sequence[Judgement], ends: Mapping[str, Values]
+    search: Search, known: _Known, judgements: Sequence[Judgement], ends: Mapping[str, Values]
 ) -> Measured:
     log_px, judged = known.log_px.values, {}
     if judgements and known.log_px.way != EXACT:
@@ -148,7 +152,7 @@ def _measured(
         judged.pop(AMORTISATION, None)  # does not end at log p(x)
     elbo = {} if known.elbo is None else {"elbo": known.elbo}
     return Measured(
-        *place,
+        *search,
         known.own,
         known.optima,
         elbo | known.gaps(log_px),
@@ -159,9 +163,9 @@ def _measured(
     )
 
 
-def _by_search(local: pd.DataFrame) -> dict[Place, dict[str, Values]]:
+def _by_search(local: pd.DataFrame) -> dict[Search, dict[str, Values]]:
     """By run, split and search, and in that by family."""
-    found: dict[Place, dict[str, Values]] = {}
+    found: dict[Search, dict[str, Values]] = {}
     for key, of in local.groupby(["run", "split", "search", "family"]):
         run, split, search, family = map(str, key)
         found.setdefault((run, split, search), {})[family] = values_of(of)

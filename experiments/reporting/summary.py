@@ -156,11 +156,11 @@ def _mark_best(
 ) -> None:
     """Mark in each column of a bound the best of rows on the same data; all that look like it."""
     better = max if units == "nats" else min
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
-        places[tuple(key[name] for name in COMPARABLE)].append(row)
+        alike[tuple(key[name] for name in COMPARABLE)].append(row)
     for column, (name, _) in enumerate(quantities):
-        for rows in places.values():
+        for rows in alike.values():
             means = {row: numbers[row][column].mean for row in rows}
             finite = {row: m for row, m in means.items() if m is not None and math.isfinite(m)}
             if name not in BOUNDS or len(finite) < 2:

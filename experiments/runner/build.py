@@ -137,9 +137,9 @@ def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: En
     """Raise BuildError unless data, model and encoder agree on whether there is an x."""
     data, name = config.data.name, config.model.name
     if model.has_x and not has_x:
-        raise BuildError(f"`data`: {data} has no x, which the model {name} is of")
+        raise BuildError(f"`data`: {data} has no x, and the model {name} needs one")
     if has_x and not model.has_x:
-        raise BuildError(f"`model`: {name} is of no x; take it with data {{name: nothing}}")
+        raise BuildError(f"`model`: {name} has no x; use it with data={{name: nothing}}")
     if encoder.sees_x and not has_x:
         raise BuildError(f"`encoder`: {name} has no x to encode; take {{name: constant}}")
 
@@ -157,7 +157,7 @@ def _estimators(
         _build(section, estimator.check, model=model)
     labels = [estimator.label for estimator in estimators]
     if len(set(labels)) < len(labels):
-        raise BuildError(f"`{section}`: one stands twice in {', '.join(labels)}")
+        raise BuildError(f"`{section}`: the same estimator is listed twice: {', '.join(labels)}")
     return estimators
 
 
@@ -173,8 +173,8 @@ def _local_plan(
     for label, node in options.families.items():
         stream = derive(config.seed, "family", label)
         with isolated(stream), MemoryBudget(physical_memory()):
-            place = f"local_optimisation.families.{label}"
-            posterior = _build(place, node.build, **sizes)
+            section = f"local_optimisation.families.{label}"
+            posterior = _build(section, node.build, **sizes)
         families.append(Family(label, posterior, label == options.own))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:

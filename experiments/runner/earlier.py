@@ -72,11 +72,13 @@ def if_finished(
 
 def _tell_of_changed_code(record: RunRecord, destination: Destination, console: Console) -> None:
     if not record.code:
-        console.info("under which code it was made is not recorded: changes cannot be checked")
+        console.info(
+            "the run does not record its code: whether that has changed cannot be checked"
+        )
     elif changed := code_changes(record.code):
         console.warn(
             f"the code has changed since: {changed}. The results are those of the old code; "
-            f"{destination.afresh} does it again and keeps them"
+            f"{destination.afresh} does the run again and keeps the old results"
         )
 
 
@@ -85,11 +87,13 @@ def tell_of_resumed_code(
 ) -> None:
     """Say where a run that was cut off goes on under other code than ``codes``, by phase."""
     if not codes:
-        console.info("under which code it began is not recorded: changes cannot be checked")
+        console.info(
+            "the run does not record its code: whether that has changed cannot be checked"
+        )
     elif changed := code_changes(codes):
         console.warn(
-            f"the code has changed since the run was cut off: {changed}. It goes on, and is "
-            f"marked as of mixed code; {destination.afresh} starts afresh"
+            f"the code has changed since the run was cut off: {changed}. The run goes on "
+            f"and is marked as of mixed code; {destination.afresh} begins it anew"
         )
 
 
@@ -154,7 +158,7 @@ def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Cons
     trained = last.exists() or previous_of(last).exists()
     lost = "train" in config.phases and folder.estimates.size() > 0 and not trained
     if lost:
-        console.warn(f"{last} is gone: the run starts afresh")
+        console.warn(f"{last} is gone: the run begins anew")
     return lost
 
 

@@ -28,8 +28,8 @@ def with_own_family(config: RunConfig) -> RunConfig:
     label = options.own or usual
     if plain.get(label, posterior.dump()) != posterior.dump():
         raise ValueError(
-            f"`families.{label}` is not the run's own posterior, for which this label stands; "
-            f"give the family another label, or set {PHASE}.own to another one for the run's own"
+            f"`families.{label}` is not the run's own posterior, which has the same label; change "
+            f"the label of the family, or that of the run's own: {PHASE}.own"
         )
     families = {**options.families, label: posterior}
     return replace(config, local_optimisation=replace(options, families=families, own=label))

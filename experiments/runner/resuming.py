@@ -58,7 +58,7 @@ def check_training(state: Mapping[str, Any], training: Training) -> None:
     """
     for key in ("trainer", "metrics_bytes"):
         if key not in state:
-            raise CheckpointError(f"holds no {key!r}, so it is no checkpoint of a training")
+            raise CheckpointError(f"holds no {key!r}, so it is not a checkpoint of a training")
     if Training.said_by(state) not in (None, training):
         raise CheckpointError("is of another training (configuration, seed or data)")
 

@@ -217,9 +217,9 @@ def _prepare(
     if config.initialise is not None:
         epoch = weights.load_into(built.vae, config.initialise, destination.results, device)
     elif "train" not in config.phases and built.num_parameters > 0:
-        console.warn("this run neither trains nor loads weights: they stay at random")
+        console.warn("this run neither trains nor loads weights: it measures random ones")
     elif config.training.fixed:
-        console.warn("`training.fixed` without `initialise`: those parts stay as they are drawn")
+        console.warn("`training.fixed` without `initialise`: those parts keep random weights")
     weights.fix(built.vae, config.training.fixed or ())
     if "train" in config.phases and built.num_parameters == 0:
         raise BuildError("`training.fixed`: nothing is left to train")

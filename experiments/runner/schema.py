@@ -54,7 +54,7 @@ ORDER: Sequence[Phase] = get_args(Phase)
 
 def _check_order(phases: list[Phase]) -> list[Phase]:
     if not phases or sorted(set(phases), key=ORDER.index) != phases:
-        raise ValueError(f"must be some of {', '.join(ORDER)}, once, in this order")
+        raise ValueError(f"must be one or more of {', '.join(ORDER)}, in this order")
     return phases
 
 

@@ -33,7 +33,7 @@ class Metrics(NamedTuple):
     values: Mapping[str, float]
 
 
-class Best(NamedTuple):
+class BestWeights(NamedTuple):
     """The weights that did best on validation, and when."""
 
     value: float
@@ -77,7 +77,7 @@ class Trainer:
         self.num_data = len(data.splits["train"])
         self.num_steps = math.ceil(self.num_data / options.batch_size)
         self.epoch, self.step = 0, 0
-        self.best: Best | None = None
+        self.best: BestWeights | None = None
         self.validations: list[Validation] = []
         self._names: list[str] = []
         self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
@@ -212,7 +212,7 @@ class Trainer:
     def _keep_best(self, value: float) -> None:
         if self.best is None or value > self.best.value:
             weights = {name: t.detach().clone() for name, t in self.vae.state_dict().items()}
-            self.best = Best(value, self.epoch, weights)
+            self.best = BestWeights(value, self.epoch, weights)
 
     def _is_stale(self) -> bool:
         stopping = self.options.early_stopping
@@ -243,7 +243,7 @@ class Trainer:
         self._noise = state["noise"]
         self._names = list(state["names"])
         self._history = state["history"].to(self.device)
-        self.best = None if state["best"] is None else Best(**state["best"])
+        self.best = None if state["best"] is None else BestWeights(**state["best"])
         # Checkpoints once held the best validation alone: from there, patience begins anew.
         known = [] if self.best is None else [(self.best.epoch, self.best.value)]
         self.validations = [Validation(*pair) for pair in state.get("validations", known)]

@@ -57,8 +57,9 @@ def find_run(initialise: Initialise, results: Path, warn: Callable[[str], None] 
         except DamagedError as error:
             raise BuildError(f"`initialise.run`: {error}") from error
         if record is None or record.status != "finished":
-            state = "is not there" if record is None else f"is {record.status}, not finished"
-            raise BuildError(f"`initialise.run`: {initialise.run} {state} ({results / 'runs'})")
+            state = "does not exist" if record is None else f"is {record.status}, not finished"
+            where = results / "runs"
+            raise BuildError(f"`initialise.run`: the run {initialise.run} {state} ({where})")
         return initialise.run
     if initialise.experiment is None:
         raise BuildError(f"`initialise.run`: {initialise.run} needs `initialise.experiment`")
@@ -140,7 +141,7 @@ def load_into(vae: VAE, initialise: Initialise, results: Path, device: torch.dev
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise BuildError(
-                    f"`initialise.parts`: the {part} of {initialise.run} is another than this "
+                    f"`initialise.parts`: the {part} of {initialise.run} differs from this "
                     f"run's (its own configuration is {folder.path / 'config.yaml'}): {reason}"
                 ) from error
     return epoch
@@ -154,13 +155,15 @@ def _weights(
         path = epoch_path(folder, initialise.weights)
         if not path.exists():
             kept = ", ".join(str(int(p.stem)) for p in sorted(path.parent.glob("*.pt"))) or "none"
-            raise BuildError(f"`initialise.weights`: {initialise.run} kept of its epochs {kept}")
+            raise BuildError(
+                f"`initialise.weights`: {initialise.run} has kept these epochs: {kept}"
+            )
         state = checkpoint.load(path, device, holds=("epoch", "vae"))
         _check_owner(path, state, record)
         return state["epoch"], state["vae"]
     path = folder.path / CHECKPOINT
     if not path.exists():
-        raise BuildError(f"`initialise.run`: {initialise.run} has trained nothing")
+        raise BuildError(f"`initialise.run`: the run {initialise.run} has trained nothing")
     state = checkpoint.load(path, device, holds=("trainer",))
     _check_owner(path, state, record)
     try:
@@ -172,7 +175,10 @@ def _weights(
             return best["epoch"], best["weights"]
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has other keys than a checkpoint of training") from error
-    raise BuildError(f"`initialise.weights`: {initialise.run} had no validation split")
+    raise BuildError(
+        f"`initialise.weights`: the run {initialise.run} has no best weights, for its data had no "
+        "validation split"
+    )
 
 
 def _check_owner(path: Path, state: Mapping[str, Any], record: RunRecord | None) -> None:

@@ -1,14 +1,14 @@
 """Local optimisation: every module here is imported when its registry is first read."""
 
-from models.local.search import LocalOptimisation, LocalOptimum, local_optimise
+from models.local.search import LocalOptimum, LocalSearch, local_optimise
 from models.local.settings import LocalSettings, fast, local_settings, paper
 from models.local.starts import Chosen, best_of, starting_contexts
 from models.local.workbench import Scope
 
 __all__ = [
     "Chosen",
-    "LocalOptimisation",
     "LocalOptimum",
+    "LocalSearch",
     "LocalSettings",
     "Scope",
     "best_of",

@@ -55,13 +55,13 @@ def local_optimise(
     settings: LocalSettings,
     scope: Scope = "posterior",
 ) -> LocalOptimum:
-    """Optimise to the end; see ``LocalOptimisation``."""
-    search = LocalOptimisation(loss, model, posterior, x, context, settings, scope=scope)
+    """Optimise to the end; see ``LocalSearch``."""
+    search = LocalSearch(loss, model, posterior, x, context, settings, scope=scope)
     search.run(lambda num_active: True)
     return search.result()
 
 
-class LocalOptimisation:
+class LocalSearch:
     """The search for q* of B data points at once; stops, is saved and goes on bit for bit.
 
     All active data take the same number of steps, one chunk of them after the other, ``STRETCH``

@@ -58,10 +58,10 @@ def starting_contexts(
     scale = model.sample_prior(PRIOR_DRAWS, 1).std(0)  # (1, D)
     draws = model.sample_prior(num_pairs, len(x))
     means = torch.stack([draws, -draws], 1).flatten(0, 1)  # (2 pairs, B, D)
-    places = [(mean, NARROW * scale.expand_as(mean)) for mean in means[: missing - num_runs]]
+    moments = [(mean, NARROW * scale.expand_as(mean)) for mean in means[: missing - num_runs]]
     if num_runs > 0:
-        places += _moments(model.log_joint(x), model.sample_prior(num_runs, len(x)))
-    contexts += [_placed(posterior, contexts[0], *place) for place in places]
+        moments += _moments(model.log_joint(x), model.sample_prior(num_runs, len(x)))
+    contexts += [_placed(posterior, contexts[0], *pair) for pair in moments]
     return torch.cat(contexts)
 
 

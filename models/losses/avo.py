@@ -188,9 +188,9 @@ def _try_out(posterior: Chain) -> None:
     log_base = posterior.log_base(context)
     stages = posterior.stages(context, lambda z: -0.5 * (z - 1).square().sum(-1), 10)
     before = next(stages)
-    for place, stage in enumerate(stages):
-        transition = posterior.transitions[place]
-        name = f"`transitions[{place}]` ({type(transition).__name__})"
+    for index, stage in enumerate(stages):
+        transition = posterior.transitions[index]
+        name = f"`transitions[{index}]` ({type(transition).__name__})"
         if stage.state.v is not None or stage.state.z.shape != before.state.z.shape:
             raise ValueError(
                 f"avo needs transitions that take z to z; {name} adds, moves or drops another "
@@ -198,11 +198,11 @@ def _try_out(posterior: Chain) -> None:
             )
         has_weights = any(True for _ in transition.parameters())
         if not has_weights and transition.context_size == 0:
-            raise ValueError(f"{name} has nothing that avo could teach it; take elbo or iwae")
+            raise ValueError(f"{name} has no parameters for avo to train; take elbo or iwae")
         if not has_weights and _keeps(log_base, before, stage):
             raise ValueError(
-                f"{name} leaves the base's density as it is whatever its context, so avo has "
-                f"nothing to teach it; take a base that is not isotropic, such as `diagonal`"
+                f"{name} never changes the base's density, whatever its context, so avo has "
+                f"nothing to train in it; take a base that is not isotropic, such as `diagonal`"
             )
         before = stage
 

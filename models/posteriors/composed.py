@@ -47,15 +47,15 @@ def chain(
 def _try_out(posterior: Chain) -> None:
     """Run a chain once, on a standard normal target: what does not fit together says so."""
     context = posterior.initial_context()[None]
-    place = 0
+    index = 0
     with isolated(seed=0):
         stages = posterior.stages(context, lambda z: -0.5 * z.square().sum(-1))
         stage = next(stages)
         try:
-            for place, stage in enumerate(stages, start=1):  # noqa: B007
+            for index, stage in enumerate(stages, start=1):  # noqa: B007
                 pass
         except ValueError as error:
-            name = type(posterior.transitions[place]).__name__
-            raise ValueError(f"`transitions[{place}]` ({name}): {error}") from error
+            name = type(posterior.transitions[index]).__name__
+            raise ValueError(f"`transitions[{index}]` ({name}): {error}") from error
     if stage.state.v is not None:
         raise ValueError("`transitions` must end without a partner v: put a `drop` after the last")

@@ -26,8 +26,41 @@ class Point(NamedTuple):
     gradient: Tensor
 
 
+class Differentiator(NamedTuple):
+    """How a log-density gives value and gradient at z (S, B, D), or the gradient alone."""
+
+    both: Callable[[LogDensity, Tensor], tuple[Tensor, Tensor]]
+    gradient: Callable[[LogDensity, Tensor], Tensor]
+
+
+def traced(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Value (S, B) and gradient (S, B, D), which can be differentiated again.
+
+    By torch.func, which torch.compile follows through a gradient of a gradient.
+    """
+    value, pull = torch.func.vjp(log_density, z)  # type: ignore[misc]
+    (gradient,) = pull(torch.ones_like(value))
+    return value, gradient
+
+
+def untraced(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The same without a graph: faster where nothing is differentiated or compiled."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_()
+        value = log_density(leaf)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), gradient
+
+
+def _plain(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
+    return (traced if torch.is_grad_enabled() else untraced)(log_density, z)
+
+
+PLAIN = Differentiator(_plain, lambda log_density, z: _plain(log_density, z)[1])
+
+
 class Target(ABC):
-    """A log-density that can be asked for its gradient, too (see ``models.dynamics.Target``)."""
+    """A log-density that can be asked for its gradient, too (see ``models.dynamics``)."""
 
     @abstractmethod
     def __call__(self, z: Tensor) -> Tensor:
@@ -56,8 +89,8 @@ class Remembered(Target):
     equal one.
     """
 
-    def __init__(self, log_density: LogDensity) -> None:
-        self._log_density = log_density
+    def __init__(self, log_density: LogDensity, differentiator: Differentiator = PLAIN) -> None:
+        self._log_density, self._differentiator = log_density, differentiator
         self._points: tuple[Point, ...] = ()
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -81,23 +114,20 @@ class Remembered(Target):
         return point
 
     def evaluate(self, z: Tensor) -> Point:
-        """What is remembered, or a forward and a backward pass, the latter to z alone.
-
-        By torch.func, which torch.compile follows through a gradient of a gradient, and which
-        works within ``no_grad``.
-        """
+        """What is remembered, or a forward and a backward pass, the latter to z alone."""
         known = self._recall(z)
-        return self._keep(self._evaluate(z)) if known is None else known
+        if known is None:
+            known = self._keep(Point(z, *self._differentiator.both(self._log_density, z)))
+        return known
 
     def gradient(self, z: Tensor) -> Tensor:
         """See ``Target``."""
         known = self._recall(z)
-        return (self._evaluate(z) if known is None else known).gradient
-
-    def _evaluate(self, z: Tensor) -> Point:
-        log_density, pull = torch.func.vjp(self._log_density, z)  # type: ignore[misc]
-        (gradient,) = pull(torch.ones_like(log_density))
-        return Point(z, log_density, gradient)
+        return (
+            self._differentiator.gradient(self._log_density, z)
+            if known is None
+            else known.gradient
+        )
 
     def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
         """See ``Target``."""
@@ -112,36 +142,55 @@ class Remembered(Target):
         gradient = torch.where(first[..., None], one.gradient, two.gradient)
         self._keep(Point(chosen, log_density, gradient))
 
+    def pick(self, picked: Tensor, samples: Tensor, z: Tensor) -> None:
+        """Know ``picked``, which is z (S, B, D) with the ``samples`` (S, B) of each datum."""
+        _, log_density, gradient = self.evaluate(z)
+        gradient = gradient.gather(0, samples[..., None].expand_as(gradient))
+        self._keep(Point(picked, log_density.gather(0, samples), gradient))
+
 
 class Mixture(Target):
-    """log f_b(z) = b log f_1(z) + (1 - b) log f_0(z), unnormalised.
+    """A sum of two log-densities by weights that b says, unnormalised.
 
     ``beta`` broadcasts against (S, B); a change of it evaluates nothing.
+
+    Args:
+        first: a log-density.
+        second: the other, or a difference of log-densities.
+        beta: b.
+        mix: the sum, of the first, the second and b.
     """
 
-    def __init__(self, start: Remembered, end: Remembered, beta: Tensor) -> None:
-        self._start, self._end, self.beta = start, end, beta
+    def __init__(
+        self,
+        first: Remembered,
+        second: Remembered,
+        beta: Tensor,
+        mix: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> None:
+        self._first, self._second, self.beta, self._mix = first, second, beta, mix
 
     def __call__(self, z: Tensor) -> Tensor:
-        """The mixture of both values."""
-        return self.beta * self._end(z) + (1 - self.beta) * self._start(z)
+        """The sum of both values."""
+        return self._mix(self._first(z), self._second(z), self.beta)
 
     def evaluate(self, z: Tensor) -> Point:
-        """The mixture of both values and of both gradients."""
-        start, end, beta = self._start.evaluate(z), self._end.evaluate(z), self.beta
-        log_density = beta * end.log_density + (1 - beta) * start.log_density
-        beta = beta[..., None]
-        return Point(z, log_density, beta * end.gradient + (1 - beta) * start.gradient)
+        """The sum of both values and of both gradients."""
+        first, second = self._first.evaluate(z), self._second.evaluate(z)
+        log_density = self._mix(first.log_density, second.log_density, self.beta)
+        return Point(z, log_density, self._of_gradients(first.gradient, second.gradient))
 
     def gradient(self, z: Tensor) -> Tensor:
-        """The mixture of both gradients."""
-        beta = self.beta[..., None]
-        return beta * self._end.gradient(z) + (1 - beta) * self._start.gradient(z)
+        """The sum of both gradients."""
+        return self._of_gradients(self._first.gradient(z), self._second.gradient(z))
+
+    def _of_gradients(self, first: Tensor, second: Tensor) -> Tensor:
+        return self._mix(first, second, self.beta[..., None])
 
     def choose(self, first: Tensor, z: Tensor, other: Tensor) -> Tensor:
         """See ``Target``."""
-        chosen = self._start.choose(first, z, other)
-        self._end.merge(chosen, first, z, other)
+        chosen = self._first.choose(first, z, other)
+        self._second.merge(chosen, first, z, other)
         return chosen
 
 
@@ -156,7 +205,34 @@ class GeometricPath:
 
     def at(self, beta: Tensor) -> Target:
         """f_b, for b that broadcasts against (S, B)."""
-        return Mixture(self.start, self.end, beta)
+        return Mixture(self.start, self.end, beta, _between)
+
+
+class SlopedPath:
+    """The same where log f_1 - log f_0, the slope, is what is known: f_b = f_0 exp(b slope).
+
+    From a prior the slope is log p(x|z), which a difference of the ends would round.
+    """
+
+    def __init__(
+        self, log_start: LogDensity, slope: LogDensity, differentiator: Differentiator
+    ) -> None:
+        self.start, self.slope = Remembered(log_start), Remembered(slope, differentiator)
+
+    def at(self, beta: Tensor) -> Target:
+        """f_b, for b that broadcasts against (S, B)."""
+        return Mixture(self.start, self.slope, beta, torch.addcmul)
+
+    def pick(self, samples: Tensor, z: Tensor) -> Tensor:
+        """z (S, B, D) with the ``samples`` (S, B) of each datum: known as z has been evaluated."""
+        picked = z.gather(0, samples[..., None].expand_as(z))
+        self.start.pick(picked, samples, z)
+        self.slope.pick(picked, samples, z)
+        return picked
+
+
+def _between(start: Tensor, end: Tensor, beta: Tensor) -> Tensor:
+    return beta * end + (1 - beta) * start
 
 
 def _not_asked_for(z: Tensor) -> NoReturn:

@@ -138,7 +138,7 @@ def _content(path: Path) -> bytes:
     if stat.S_ISDIR(mode):
         raise _NoTextError("this is a folder; a YAML file is expected")
     if not stat.S_ISREG(mode):  # reading a pipe or a device may never end
-        raise _NoTextError("this is no regular file; a YAML file is expected")
+        raise _NoTextError("this is not a regular file; a YAML file is expected")
     with path.open("rb") as file:
         content = file.read(MAX_SIZE + 1)
     if len(content) > MAX_SIZE:

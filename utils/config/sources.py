@@ -206,17 +206,17 @@ class _Builder:
         self.problems: list[Problem] = []
         self._open: list[yaml.Node] = []
 
-    def build(self, node: yaml.Node, path: KeyPath, place: yaml.Node) -> Any:
-        """The value of ``node``, whose origin is the line of ``place`` (its key, if it has one).
+    def build(self, node: yaml.Node, path: KeyPath, key: yaml.Node) -> Any:
+        """The value of ``node``, whose origin is the line of ``key`` (itself, if it has none).
 
         An alias is the anchor's node once more, so a node inside itself is an endless value, and
         a few lines of aliases to aliases may stand for millions of values.
         """
         if excess := _excess(len(self._open), len(self.origins)):
             raise wrong(self.origins.get(path[:1], self.source), excess)  # an alias has no line
-        self.origins[path] = _origin(self.source, place.start_mark.line)
+        self.origins[path] = _origin(self.source, key.start_mark.line)
         if any(node is outer for outer in self._open):
-            self._complain(place, f"{show_path(path)} contains itself (an alias to its parent)")
+            self._complain(key, f"{show_path(path)} contains itself (an alias to its parent)")
             return None
         self._open.append(node)
         try:

@@ -90,8 +90,8 @@ class _Fault(NamedTuple):
     value: Any = None
 
 
-class _Place(NamedTuple):
-    """A place in the schema: its path for the user, and what may stand there."""
+class _SchemaNode(NamedTuple):
+    """A node of the schema: its path for the user, and what may stand there."""
 
     path: KeyPath
     alternatives: Sequence[Any]
@@ -178,7 +178,7 @@ def _fault(error: Mapping[str, Any], location: Sequence[Any], schema: type) -> _
     return _Fault(path, wanted=wanted, value=value)
 
 
-def _unknown_key(mapping: _Place, key: str) -> _Fault:
+def _unknown_key(mapping: _SchemaNode, key: str) -> _Fault:
     path = (*mapping.path, key)
     valid = [name for option in mapping.alternatives for name in _keys(option)]
     if near := nearest(key, valid):
@@ -205,7 +205,7 @@ def _not_a_component(path: KeyPath, names: Sequence[str], value: Any) -> _Fault:
 # --- where in the schema -------------------------------------------------------------------------
 
 
-def _follow(schema: type, location: Sequence[Any]) -> _Place:
+def _follow(schema: type, location: Sequence[Any]) -> _SchemaNode:
     """Walk the schema along pydantic's location.
 
     It holds more than the user's path: a component's name after its place, and a label after a
@@ -224,7 +224,7 @@ def _follow(schema: type, location: Sequence[Any]) -> _Place:
         alternatives = inside
         if not isinstance(entered, Registry):
             path = (*path, key)
-    return _Place(path, alternatives)
+    return _SchemaNode(path, alternatives)
 
 
 def _enter(alternatives: Sequence[Any], key: Any) -> tuple[Any, Sequence[Any]]:

@@ -48,8 +48,8 @@ class CachedImages(FileDataset):
     def read(self, root: Path) -> dict[str, Bytes]:
         """Pixels by part: from an archive, or from the files, and then an archive is written."""
         damage = None
-        places = self._places(root)
-        for path in places:
+        archives = self._archives(root)
+        for path in archives:
             if path.exists():
                 try:
                     return self._read_archive(path)
@@ -60,7 +60,7 @@ class CachedImages(FileDataset):
         except DataError as error:
             raise damage or error from None
         self.verify(root / self.folder, parts)
-        self._keep(places, parts)
+        self._keep(archives, parts)
         return parts
 
     def fetch(self, root: Path) -> None:
@@ -69,12 +69,12 @@ class CachedImages(FileDataset):
             self.fetch_files(Path(aside))
             _write_archive(root / self.folder / self.archive, self.decode(Path(aside)))
 
-    def _places(self, root: Path) -> list[Path]:
+    def _archives(self, root: Path) -> list[Path]:
         beside = root / self.folder
         if not beside.is_dir() and not (self.packed and (root / self.packed).is_file()):
             return []  # what is cached elsewhere must not hide that nothing is here
         user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        return [place / self.archive for place in (beside, user / "plumbline" / self.folder)]
+        return [folder / self.archive for folder in (beside, user / "plumbline" / self.folder)]
 
     def _read_archive(self, path: Path) -> dict[str, Bytes]:
         try:
@@ -85,14 +85,14 @@ class CachedImages(FileDataset):
         self.verify(path, parts)
         return parts
 
-    def _keep(self, places: Sequence[Path], parts: dict[str, Bytes]) -> None:
-        for path in places:
+    def _keep(self, archives: Sequence[Path], parts: dict[str, Bytes]) -> None:
+        for path in archives:
             try:
                 _write_archive(path, parts)
             except OSError:
                 continue
             return
-        tried = " nor ".join(str(path) for path in places)
+        tried = " nor ".join(str(path) for path in archives)
         warnings.warn(
             f"{self.name}: neither {tried} can be written: every start decodes all images again",
             stacklevel=2,

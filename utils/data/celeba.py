@@ -126,8 +126,8 @@ def _stack(
     pool: ThreadPoolExecutor, shrink: Callable[[Path], Bytes], paths: Sequence[Path]
 ) -> Bytes:
     pixels = np.empty((len(paths), 3, SIDE, SIDE), dtype=np.uint8)
-    for place, face in zip(pixels, pool.map(shrink, paths), strict=True):
-        place[...] = face
+    for image, face in zip(pixels, pool.map(shrink, paths), strict=True):
+        image[...] = face
     return pixels
 
 

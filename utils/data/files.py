@@ -34,8 +34,8 @@ class FileDataset(Dataset):
 
     def __init__(self, root: str | None) -> None:
         self._option = root
-        place = root if root is not None else os.environ.get("VI_DATA") or "data"
-        self.root = Path(place).expanduser().absolute()
+        where = root if root is not None else os.environ.get("VI_DATA") or "data"
+        self.root = Path(where).expanduser().absolute()
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, Bytes]:
@@ -137,6 +137,6 @@ def fetch_url(url: str, sha256: str) -> bytes:
 
 def _move_files(source: Path, target: Path) -> None:
     for path in [path for path in source.rglob("*") if path.is_file()]:
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+        moved = target / path.relative_to(source)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(moved)

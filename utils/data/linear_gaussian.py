@@ -30,7 +30,7 @@ def ground_truth(dim: int, latent_dim: int, data_seed: int = 0) -> GroundTruth:
 
 
 @datasets.register("linear_gaussian")
-class LinearGaussian(Synthetic):
+class LinearGaussianData(Synthetic):
     """Synthetic data x = W z + mean + noise_scale ε with z, ε ~ N(0, I); x (1, 1, dim).
 
     log p(x) = log N(x; mean, W Wᵀ + noise_scale² I), with W and mean from ``ground_truth``. Unlike

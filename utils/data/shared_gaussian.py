@@ -48,7 +48,7 @@ def summarise(points: Tensor) -> Tensor:
 
 
 @datasets.register("shared_gaussian")
-class SharedGaussian(Dataset):
+class SharedGaussianData(Dataset):
     """Points x_i = z + Δ + σ ε_i with one z ~ N(0, I) for all; x (1, 3, dim) is their summary.
 
     What the model `shared_gaussian` describes. The N points are one datum, given as N, mean and

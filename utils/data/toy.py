@@ -36,7 +36,7 @@ class Nothing(Dataset):
 
 
 @datasets.register("absolute_value")
-class AbsoluteValue(Synthetic):
+class AbsoluteValueData(Synthetic):
     """Synthetic data x = |z| + noise_scale ε with z, ε ~ N(0, I); x (1, 1, dim).
 
     What the model `absolute_value` describes. Unlike images, x is not confined to [0, 1]. Each

@@ -100,7 +100,7 @@ def check_url(url: str) -> URL:
         parsed.get_dialect().import_dbapi()
     except ArgumentError:
         raise DatabaseError(
-            f"{masked(url)!r} is no database URL; one looks like sqlite:///results/results.sqlite "
+            f"{masked(url)!r} is not a database URL; one is like sqlite:///results/results.sqlite "
             "or postgresql://user@host/name"
         ) from None
     except (NoSuchModuleError, ImportError) as error:
@@ -159,7 +159,7 @@ class ResultsDatabase:
         if found is None and create:
             self._create_schema()
         elif found is None:
-            raise DatabaseError(f"{self.name} is no results database: its tables are missing")
+            raise DatabaseError(f"{self.name} is not a results database: its tables are missing")
         elif found != schema.VERSION and not self._upgrade():
             raise DatabaseError(
                 f"{self.name} has schema {found}, this program needs {schema.VERSION}: move it "
@@ -205,7 +205,7 @@ class ResultsDatabase:
         """
         record = folder.read_status()
         if record is None:
-            raise ValueError(f"{folder.path} is no run folder: it has no status.json")
+            raise ValueError(f"{folder.path} is not a run folder: it has no status.json")
         if folder.path.resolve().name != record.id:
             raise ValueError(f"{folder.path} is a copy of run {record.id} under another name")
         record = replace(record, folder=str(folder.path.resolve()))

@@ -45,7 +45,7 @@ def _one_line(text: str) -> str:
 def _integer(text: str) -> int:
     value = int(text)
     if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{text[:40]} is no integer of 64 bits, which databases hold")
+        raise ValueError(f"{text[:40]} is not an integer of 64 bits, which databases hold")
     return value
 
 
@@ -311,7 +311,7 @@ class RunFolder:
         try:
             return checked(row)
         except ValueError as error:
-            raise DamagedError(f"{self.status_path} is no run's status: {error}") from error
+            raise DamagedError(f"{self.status_path} is not a run's status: {error}") from error
 
     def damage(self) -> list[str]:
         """What is not as it was when the run finished, one text a file.
@@ -344,7 +344,7 @@ class RunFolder:
         except (ValueError, RecursionError, OSError) as error:
             raise DamagedError(f"{self.status_path} cannot be read: {error}") from error
         if not isinstance(row, dict):
-            raise DamagedError(f"{self.status_path} is no run's status: it holds no mapping")
+            raise DamagedError(f"{self.status_path} is not a run's status: it holds no mapping")
         return row
 
 

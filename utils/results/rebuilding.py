@@ -25,12 +25,12 @@ def database_for_rebuilding(url: str) -> tuple[ResultsDatabase, Path | None]:
     in its place, is moved aside. Raises DatabaseError where nobody should write at all.
     """
     parsed = check_url(url)
-    place = Path(parsed.database or "")
-    if parsed.get_backend_name() != "sqlite" or not place.name or not place.exists():
+    path = Path(parsed.database or "")
+    if parsed.get_backend_name() != "sqlite" or not path.name or not path.exists():
         return ResultsDatabase(url), None
-    if not place.is_file() and not place.is_dir():
+    if not path.is_file() and not path.is_dir():
         raise DatabaseError(f"{masked(url)} is a device or a pipe: name a file with --db")
-    aside = None if place.is_file() and _is_sound(url, place) else _move_aside(place)
+    aside = None if path.is_file() and _is_sound(url, path) else _move_aside(path)
     return ResultsDatabase(url), aside
 
 
@@ -59,12 +59,12 @@ def _is_sound(url: str, file: Path) -> bool:
         raise  # locked, or not to be read: nothing is wrong with the file
 
 
-def _move_aside(place: Path) -> Path:
+def _move_aside(path: Path) -> Path:
     """Give it, and the journals beside it, another name."""
-    aside = place.with_name(f"{place.name}.replaced-{stamp()}")
-    place.rename(aside)
+    aside = path.with_name(f"{path.name}.replaced-{stamp()}")
+    path.rename(aside)
     for suffix in ("-wal", "-shm", "-journal"):
-        journal = place.with_name(place.name + suffix)
+        journal = path.with_name(path.name + suffix)
         if journal.exists():
             journal.rename(aside.with_name(aside.name + suffix))
     return aside

@@ -15,7 +15,7 @@ from experiments.runner.build import Family, LocalPlan
 from experiments.runner.phases.estimate import make_rows, metrics
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
-from models.local import LocalOptimisation, best_of, starting_contexts
+from models.local import LocalSearch, best_of, starting_contexts
 from utils import checkpoint, seeding
 from utils.results.methods import Method
 from utils.results.records import Estimate as EstimateRow
@@ -87,7 +87,7 @@ class _Search:
         self._num_starts = plan.settings.starts
         self._search = self._start()
 
-    def _start(self) -> LocalOptimisation:
+    def _start(self) -> LocalSearch:
         plan, batch, built = self._plan, self._batch, self._session.built
         posterior, x = batch.family.posterior.to(batch.x.device), batch.x
         given = [posterior.initial_context().to(x).repeat(len(x), 1)]
@@ -100,7 +100,7 @@ class _Search:
         stream = seeding.derive(self._session.config.seed, PHASE, batch.name, "starts")
         with seeding.isolated(stream):
             contexts = starting_contexts(built.vae.model, posterior, x, given, self._num_starts)
-        return LocalOptimisation(
+        return LocalSearch(
             plan.loss or plan.settings.loss,
             built.vae.model,
             posterior,
