@@ -75,7 +75,7 @@ def test_every_parameter_and_context_number_gets_a_gradient(options):
 
 @every_posterior
 def test_data_points_do_not_see_each_other(options):
-    posterior = build(options)
+    posterior = perturbed(build(options), scale=0.1)  # fresh nets of zeros would hide the context
     context = contexts(posterior, 3)
     changed = context.clone()
     changed[1] += 0.3

@@ -69,6 +69,19 @@ CASES = [
     Case("metropolis_langevin", bijective=False),
     Case("metropolis_langevin", {"rule": "barker"}, bijective=False),
     Case("metropolis_hamiltonian", bijective=False),
+    *(
+        Case("controlled_langevin", {**NET, "pushed": pushed}, bijective=False)
+        for pushed in ("reverse", "both")
+    ),
+    *(
+        Case("refresh", options, (PARTNER,), partner=PARTNER, bijective=False)
+        for options in (
+            {},
+            {"rule": "euler"},
+            {**NET, "pushed": "reverse"},
+            {**NET, "pushed": "both", "rule": "euler"},
+        )
+    ),
     Case(
         "partner_coupling",
         {**NET, "partner_size": PARTNER, "scale": "exponential"},

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Density, Draw, bases, conditionals, posteriors
+from utils.types import PositiveFloat
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -29,22 +30,33 @@ def excess_of(log_noise: Tensor, size: int) -> Tensor:
 @bases.register("standard")
 @conditionals.register("standard")
 class StandardNormal(Density):
-    """N(0, I), the same for each datum; no context."""
+    """N(0, scale² I), the same for each datum; no context.
 
-    def __init__(self, latent_dim: int) -> None:
+    Args:
+        latent_dim: D.
+        scale: null: 1.
+    """
+
+    def __init__(self, latent_dim: int, *, scale: PositiveFloat | None = None) -> None:
         super().__init__()
-        self.size = latent_dim
+        self.size, self.scale = latent_dim, 1.0 if scale is None else scale
 
     def sample(self, given: Tensor, context: Tensor) -> Draw:
         """One independent draw for each row of ``given``."""
         shape = (*given.shape[:-1], self.size)
-        z = torch.randn(*shape, dtype=given.dtype, device=given.device)  # (S, B, D)
-        log_q = self.log_prob(z, given, context)
-        return Draw(z, log_q, excess_of(log_q, self.size))
+        noise = torch.randn(*shape, dtype=given.dtype, device=given.device)  # (S, B, D)
+        log_noise = _log_standard(noise)
+        log_q = log_noise - self.size * math.log(self.scale)
+        return Draw(self.scale * noise, log_q, excess_of(log_noise, self.size))
 
     def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """Log-density with all its constants."""
-        return -0.5 * (z.square().sum(-1) + self.size * LOG_2PI)
+        return _log_standard(z / self.scale) - self.size * math.log(self.scale)
+
+
+def _log_standard(noise: Tensor) -> Tensor:
+    """log N(noise; 0, I) (S, B), for noise (S, B, D)."""
+    return -0.5 * (noise.square().sum(-1) + noise.shape[-1] * LOG_2PI)
 
 
 @bases.register("diagonal")
