@@ -122,12 +122,12 @@ def test_backwards_from_exact_draws_the_inverse_weights_have_mean_one_over_z():
     """E[1/w] = 1/Z over the chain read backwards from draws of f/Z, here in one dimension.
 
     Such a chain is DDS's own reverse, N(a z', b²), and its weight that of the forward draw of
-    the same path. f = 3 N(0, ½²), narrower than the base.
+    the same path. f = 3 N(0, 1.3²), wider than the base, so that inverse weights are light.
     """
-    posterior = perturbed(dds(1, hidden=[4], num_steps=4, sees_score=False), scale=0.1)
+    posterior = perturbed(dds(1, hidden=[4], num_steps=4, sees_score=False), scale=0.05)
     context = initial(posterior, 1)
-    z, log_q = 0.5 * normal(40_000, 1, 1), torch.zeros(40_000, 1).double()
-    log_f = _log_normal(z / 0.5) + math.log(3 / 0.5)
+    z, log_q = 1.3 * normal(40_000, 1, 1), torch.zeros(40_000, 1).double()
+    log_f = _log_normal(z / 1.3) + math.log(3 / 1.3)
     with torch.no_grad():
         for transition in reversed(list(posterior.transitions)):
             assert isinstance(transition, ControlledGaussian)
