@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.generative import LOG_2PI, GenerativeModel, Sample, models
-from models.posteriors.paths import LogDensity
+from models.generative import LOG_2PI, GenerativeModel, models
+from models.unconditional import Unconditional
 from utils.types import PositiveFloat
 
 Energy = Callable[[Tensor, Tensor], Tensor]
@@ -165,12 +165,10 @@ def log_normaliser(energy: EnergyName) -> float:
 
 
 @models.register("toy_energy")
-class ToyEnergy(GenerativeModel):
+class ToyEnergy(Unconditional):
     """A density on the plane without data: log p(x, z) = log f(z) = -E(z), whatever x.
 
-    log p(x) is log Z = log ∫ f(z) dz, known by quadrature. The prior N(0, 3² I) and
-    log p(x|z) = log f(z) - log p(z) are nothing but a split of log f, such as annealing needs
-    one, and ``sample`` draws from f/Z.
+    log p(x) is log Z = log ∫ f(z) dz, known by quadrature.
 
     ``energy`` is a to f of Huang et al. 2018 (arXiv 1809.01818), of which a is U1 of Rezende and
     Mohamed 2015 (arXiv 1505.05770) and d a mixture; their U2 to U4, which are flat in z_1, with
@@ -178,58 +176,25 @@ class ToyEnergy(GenerativeModel):
     correlation 0.9, a mixture of three, a banana.
     """
 
-    has_x = False
-    has_exact_log_px = True
-    prior_scale: Tensor
-
     def __init__(self, x_shape: Sequence[int], *, energy: EnergyName = "a") -> None:
-        super().__init__(2, x_shape)
+        super().__init__(2, x_shape, PRIOR_SCALE)
         self.energy: EnergyName = energy
-        # A tensor, so that the model knows its device and dtype.
-        self.register_buffer("prior_scale", torch.tensor(PRIOR_SCALE), persistent=False)
 
     def log_f(self, z: Tensor) -> Tensor:
         """-E(z) (...) in nats, for z (..., 2)."""
         return -ENERGIES[self.energy](*z.unbind(-1))
 
-    def log_prior(self, z: Tensor) -> Tensor:
-        """log N(z; 0, 3² I) (S, B)."""
-        squares = z.square().sum(-1) / PRIOR_SCALE**2
-        return -0.5 * squares - LOG_2PI - 2 * math.log(PRIOR_SCALE)
+    @property
+    def log_z(self) -> float:
+        """By quadrature."""
+        return log_normaliser(self.energy)
 
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log f(z) - log p(z) (S, B)."""
-        return self.log_f(z) - self.log_prior(z)
-
-    def log_joint(self, x: Tensor) -> LogDensity:
-        """``log_f``."""
-        return self.log_f
-
-    def mean(self, z: Tensor) -> Tensor:
-        """Zeros (S, B, C, H, W): there is nothing to see."""
-        return z.new_zeros(*z.shape[:2], *self.x_shape)
-
-    def sample_x(self, z: Tensor) -> Tensor:
-        """See ``mean``."""
-        return self.mean(z)
-
-    def sample_prior(self, num_samples: int, num_data: int) -> Tensor:
-        """Draw z (S, B, 2) from N(0, 3² I)."""
-        return self.prior_scale * torch.randn(
-            num_samples, num_data, 2, dtype=self.prior_scale.dtype, device=self.prior_scale.device
-        )
-
-    def sample(self, num_samples: int) -> Sample:
-        """Draw z from f/Z, uniformly within the cells of the grid; so z is a draw given x."""
+    def draw(self, num_samples: int) -> Tensor:
+        """Uniformly within the cells of the grid."""
         table = tabulate(self.energy)
         cells = table.log_f.softmax(0).multinomial(num_samples, replacement=True)
         jitter = (torch.rand(num_samples, 2, dtype=torch.float64) - 0.5) * STEP
-        z = (table.z[cells] + jitter).to(self.prior_scale)
-        return Sample(z, self.mean(z[None])[0])
-
-    def log_px(self, x: Tensor) -> Tensor:
-        """Exact log Z (B,) in float64, the same for each datum."""
-        return x.new_full((len(x),), log_normaliser(self.energy), dtype=torch.float64)
+        return (table.z[cells] + jitter).to(self.prior_scale)
 
 
 @models.register("absolute_value")
