@@ -129,7 +129,7 @@ TOY = ["model={name: toy_energy}", "data.name=nothing"]
         (["posterior={name: planar, num_layers: 1001}"], "-set", "`posterior.num_layers` must be"),
         (["evaluation.splits=[]"], "-set", "`evaluation.splits` must be a list of at least 1"),
         (["evaluation.estimators=[]"], "-set", "`evaluation.estimators` must be a list of at"),
-        (["evaluation.splits=[test, test]"], "-set", "`evaluation.splits`: test stands there"),
+        (["evaluation.splits=[test, test]"], "-set", "`evaluation.splits`: test is listed"),
         (["evaluation.estimators+=[{name: importance, num_samples: 5000}]"], QUICKSTART + ":19",
          "`evaluation.estimators`: importance is listed twice"),
         (["runtime.keep_epochs=[1, 1]"], "-set", "`runtime.keep_epochs`: 1 is listed twice"),

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -184,5 +184,12 @@ def _origin(module: str, name: str, root: Path) -> str:
 
 def _nodes(module: str, root: Path) -> Iterator[ast.AST]:
     file = _file(module, root)
-    tree = None if file is None else _parse(file.read_bytes())
-    return iter(()) if tree is None else ast.walk(tree)
+    return iter(() if file is None else _import_nodes(file.read_bytes()))
+
+
+@functools.lru_cache(maxsize=512)
+def _import_nodes(source: bytes) -> Sequence[ast.AST]:
+    """Found once: all runs of one process follow the same few hundred imports."""
+    tree = _parse(source)
+    found = () if tree is None else ast.walk(tree)
+    return [node for node in found if isinstance(node, (ast.Import, ast.ImportFrom))]

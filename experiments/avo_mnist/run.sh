@@ -7,8 +7,8 @@ source "$(dirname "$0")/../sweep.sh"
 
 for data in ${DATA:-mnist}; do
     for seed in "${seeds[@]}"; do
-        for posterior in configs/posterior/{gaussian,householder,cc_linear_iaf,iaf,hvi}.yaml \
-            configs/avo_mnist/additional/hvi_avo.yaml; do
+        for posterior in configs/posterior/{gaussian,householder,cc_linear_iaf,iaf}.yaml \
+            configs/avo_mnist/additional/{hvi,hvi_avo}.yaml; do
             run configs/avo_mnist/base.yaml "configs/avo_mnist/additional/$data.yaml" \
                 "$posterior" "${more[@]}" "seed=$seed"
         done
