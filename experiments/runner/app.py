@@ -18,7 +18,7 @@ from experiments.runner.build import BuildError, build, check_data, load_data, m
 from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
 from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
-from experiments.runner.signals import InterruptedRunError
+from experiments.runner.signals import InterruptedRunError, time_limit
 from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
 from utils.cli import did_you_mean, write_results
@@ -39,6 +39,7 @@ from utils.results.database import (
 )
 from utils.results.folder import DamagedError, results_root
 from utils.results.lock import BusyError
+from utils.types import duration
 
 
 class ExitCode(IntEnum):
@@ -62,7 +63,8 @@ def run(options: Namespace, command: Sequence[str]) -> int:
     console = Console(verbosity=options.verbose - options.quiet)
     options.command = shlex.join(masked(word) for word in command)
     try:
-        return _action(options)(options, console)
+        with time_limit(_max_seconds(options), ExitCode.TRY_AGAIN):
+            return _action(options)(options, console)
     except (Exception, InterruptedRunError) as error:
         if options.debug:
             traceback.print_exc()
@@ -70,6 +72,13 @@ def run(options: Namespace, command: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.error("stopped at once")
         return ExitCode.CTRL_C
+
+
+def _max_seconds(options: Namespace) -> float | None:
+    try:
+        return None if options.max_time is None else duration(options.max_time)
+    except ValueError as error:
+        raise UsageError(f"--max-time: {error}") from None
 
 
 def _validated(layer: Layer, console: Console) -> RunConfig:
