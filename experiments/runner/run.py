@@ -30,6 +30,7 @@ from experiments.runner.earlier import (
     enrol,
     has_lost_its_checkpoints,
     if_finished,
+    label,
     set_aside,
     tell_of_resumed_code,
 )
@@ -159,7 +160,9 @@ def _open(
     links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
     if before is not None:
         record = replace(record, experiment=before.experiment, code=before.code)
-        enrol(folder, before, config.experiment)
+        enrol(folder, before, config)
+    else:
+        label(folder, config)
     if before is not None or folder.metrics.size() > 0:
         tell_of_resumed_code(record.code, destination, console)
         codes = codes if record.code else {}  # else it began under code that is not known

@@ -86,9 +86,7 @@ def _refuse_comments(key: str, value: str, origin: Origin) -> None:
     for match in re.finditer("#", value):
         if not any(start <= match.start() < end for start, end in spans):
             quoted = f"'{key}=\"{value[:_MAX_SHOWN]}\"'"
-            raise wrong(
-                origin, f"`#` begins a comment in YAML; put the value in quotes, {quoted}"
-            )
+            raise wrong(origin, f"`#` begins a comment in YAML; put the value in quotes, {quoted}")
 
 
 def assign(layer: Layer, assignments: Iterable[Assignment]) -> Layer:
