@@ -68,7 +68,7 @@ def run(options: Namespace, command: Sequence[str]) -> int:
     except (Exception, InterruptedRunError) as error:
         if options.debug:
             traceback.print_exc()
-        return _explain(error, console, options.command)
+        return explain(error, console, options.command)
     except KeyboardInterrupt:
         console.error("stopped at once")
         return ExitCode.CTRL_C
@@ -95,7 +95,8 @@ def _warn_of_broken(console: Console) -> None:
         console.warn(f"{module.reason}; what it holds is left out")
 
 
-def _explain(error: BaseException, console: Console, again: str) -> int:
+def explain(error: BaseException, console: Console, again: str) -> int:
+    """Say what went wrong, and how to go on by the command ``again``; returns the exit code."""
     match error:
         case ConfigError():
             console.error(str(error))
@@ -155,7 +156,7 @@ def _run(options: Namespace, console: Console) -> int:
     destination = _destination(options)
     check_login(destination.database)
     layer = _layer(options)
-    with _located(layer):
+    with located(layer):
         identified = identify(_validated(layer, console), destination.results, console.warn)
         record = execute(identified, destination, console)
     folder = destination.results / "runs" / record.id
@@ -181,7 +182,7 @@ def _layer(options: Namespace) -> Layer:
 
 
 @contextmanager
-def _located(layer: Layer) -> Iterator[None]:
+def located(layer: Layer) -> Iterator[None]:
     """Turn a BuildError into a ConfigError that says where the section in question is written."""
     try:
         yield
@@ -197,7 +198,7 @@ def _dry_run(options: Namespace, console: Console) -> int:
     destination = _destination(options)
     check_url(destination.database)
     layer = _layer(options)
-    with _located(layer):
+    with located(layer):
         identified = identify(_validated(layer, console), destination.results, console.warn)
         counts = _count_parameters(identified, console)
     lines = [
@@ -246,7 +247,7 @@ def _download(options: Namespace, console: Console) -> int:
         raise UsageError(f"no data set {name!r}; there are {', '.join(datasets.names())}{hint}")
     assignments = [f"data.name={name}", *options.set]
     layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
-    with _located(layer):
+    with located(layer):
         make_dataset(_validated(layer, console)).download()
     console.info(f"{name} is there and checked")
     return ExitCode.DONE
