@@ -67,7 +67,7 @@ def _act(options: Namespace, again: str, reports: Reports, console: Console) -> 
     if options.db:
         os.environ["VI_DB"] = options.db  # not as an argument, which every user of a machine sees
     sweep = read(options.file)
-    _check_reports(sweep, options.file, reports)
+    _check_reports(sweep, options, reports)
     began = time.monotonic()
     plan = make_plan(
         sweep, expand(_changed(sweep, options)), root, _additions(options), console.warn
@@ -90,11 +90,19 @@ def _act(options: Namespace, again: str, reports: Reports, console: Console) -> 
     return _carry_out(options, sweep, plan, due, standings, destination, reports, console)
 
 
-def _check_reports(sweep: Sweep, file: str, reports: Reports) -> None:
+def _words(text: str, options: Namespace) -> list[str]:
+    """The words of a command of plot_from_db.py; ``{results}`` is the results folder."""
+    root = str(results_root(options.results))
+    return [word.replace("{results}", root) for word in shlex.split(text)]
+
+
+def _check_reports(sweep: Sweep, options: Namespace, reports: Reports) -> None:
     """Raise ConfigError for a command that plot_from_db.py does not take."""
-    wrong = [text for text in sweep.then if not reports.takes(shlex.split(text))]
+    wrong = [text for text in sweep.then if not reports.takes(_words(text, options))]
     if wrong:
-        problems = [Problem(Origin(file), f"`then`: plot_from_db.py {text}") for text in wrong]
+        problems = [
+            Problem(Origin(options.file), f"`then`: plot_from_db.py {text}") for text in wrong
+        ]
         raise ConfigError(problems)
 
 
@@ -197,7 +205,7 @@ def _launcher(options: Namespace) -> Launcher:
 def _report(sweep: Sweep, plan: Plan, options: Namespace, reports: Reports, code: ExitCode) -> int:
     """Make the tables of what has finished."""
     for number, text in enumerate(sweep.then):
-        words = shlex.split(text)
+        words = _words(text, options)
         if not {"-experiment", "--experiment"} & set(words):
             words += ["-experiment", *plan.experiments]
         words += ["--results", options.results] if options.results else []

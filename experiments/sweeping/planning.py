@@ -120,6 +120,7 @@ class _Planner:
 
     def __post_init__(self) -> None:
         self._validate = validator(RunConfig)
+        self._read = cache(_read)  # a sweep names the same files again and again
         self._of_point: dict[int, PlannedRun] = {}
 
     def add(self, point: Point) -> None:
@@ -146,10 +147,10 @@ class _Planner:
         files += [Word(file, Origin(file)) for file in self.additions.files]
         sets = [word for word in words if word.is_assignment]
         sets += [Word(text, ASSIGNED) for text in self.additions.assignments]
-        labels = {axis: label for axis, label in point.labels.items() if axis != SEED}
+        labels = {label_name(axis): of for axis, of in point.labels.items() if axis != SEED}
         if labels:
             sets.append(Word(f"labels={flow_mapping(labels)}", point.origin))
-        layer = _layer([self.sweep.config, *files], sets)
+        layer = self._layer([self.sweep.config, *files], sets)
         planned = {} if parent is None else {parent.id: parent.identified.resolved}
         with located(layer):
             config = self._validate(layer)
@@ -165,23 +166,26 @@ class _Planner:
             None if parent is None else parent.id,
         )
 
+    def _layer(self, files: Sequence[Word], sets: Sequence[Word]) -> Layer:
+        problems: list[Problem] = []
+        layers = [collect(partial(self._read, file.text), problems) for file in files]
+        typed = [collect(partial(parse_assignment, *word), problems) for word in sets]
+        if problems:
+            raise ConfigError(problems)
+        merged = reduce(merge, filter(None, layers), Layer.of(DEFAULTS))
+        return assign(merged, filter(None, typed))
+
+
+def label_name(axis: str) -> str:
+    """What the database calls an axis: a key without its dots, which no configuration holds."""
+    return axis.replace(".", " ")
+
 
 def flow_mapping(values: Mapping[str, str]) -> str:
     """A mapping of texts in one line of YAML."""
     return "{" + ", ".join(f"{flow(key)}: {flow(value)}" for key, value in values.items()) + "}"
 
 
-def _layer(files: Sequence[Word], sets: Sequence[Word]) -> Layer:
-    problems: list[Problem] = []
-    layers = [collect(partial(_read, file.text), problems) for file in files]
-    typed = [collect(partial(parse_assignment, *word), problems) for word in sets]
-    if problems:
-        raise ConfigError(problems)
-    merged = reduce(merge, filter(None, layers), Layer.of(DEFAULTS))
-    return assign(merged, filter(None, typed))
-
-
-@cache
 def _read(path: str) -> Layer:
-    """A file, or the files of a folder; read once, for a sweep names them again and again."""
+    """A file, or the files of a folder."""
     return reduce(merge, [read_file(file) for file in files_of(Path(path))])

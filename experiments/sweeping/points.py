@@ -193,11 +193,12 @@ def _varied(
 
 def _chosen(axis: Axis, wanted: Sequence[str], problems: list[Problem]) -> Iterator[Choice]:
     known = {choice.label: choice for choice in axis.choices}
-    for label in dict.fromkeys(wanted):
+    for text in dict.fromkeys(wanted):
+        label = text.strip("[]{}") if axis.is_key else text
         if label in known:
             yield known[label]
         elif axis.is_key:
-            yield Choice(label, (Word(f"{axis.name}={label}", VARY),))
+            yield Choice(label, (Word(f"{axis.name}={text}", VARY),))
         else:
             reason = f"{axis.name} has no {label!r}; it has {', '.join(known)}"
             problems.append(Problem(VARY, reason + did_you_mean(label, known)))

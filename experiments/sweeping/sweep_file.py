@@ -54,7 +54,7 @@ class SweepFile(Varied):
     seeds: int | str | list[int | str] | None = None
     """3, ``0-4``, or a list of such; null: the seed of the configuration."""
     then: list[str] = field(default_factory=list)
-    """Commands of plot_from_db.py at the end, such as ``gaps --format latex``."""
+    """Commands of plot_from_db.py at the end; ``{results}`` in them is the results folder."""
     slurm: dict[str, str | int] = field(default_factory=dict)
     """Long options of sbatch, such as ``time: 4:00:00``."""
 
