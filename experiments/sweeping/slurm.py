@@ -32,10 +32,11 @@ run() {
     shift
     mkdir -p "$(dirname "$log")"
     printf '# %s %s (job %s)\\n' "$(date -u +%FT%TZ)" "$*" "${SLURM_JOB_ID:-}" >>"$log"
-    "$@" >>"$log" 2>&1 &
-    child=$!
+    child=
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
     trap 'kill -TERM "$child" 2>/dev/null' TERM
+    "$@" >>"$log" 2>&1 &
+    child=$!
     while kill -0 "$child" 2>/dev/null; do
         wait "$child" || : # a signal ends this, not the run
     done
