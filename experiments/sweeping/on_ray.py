@@ -55,6 +55,8 @@ class RayLauncher:
         options: dict[str, Any] = {"address": address}
         if address is None:
             options = {"include_dashboard": False, "_node_ip_address": LOOPBACK}
+        elif address.startswith("127."):  # Ray would look for the driver at the machine's own
+            options["_node_ip_address"] = address.rpartition(":")[0]
         environment = {"PYTHONPATH": str(ROOT)}
         self._ray.init(
             **options,
