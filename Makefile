@@ -6,7 +6,8 @@ PYTEST := $(RUN) -m pytest -q -n 2
 NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
 UNSEEDED := architecture cli config configs data_cached data_cifar10 data_mnist database \
-	gap_figures gaps main plot_from_db recorder registry reporting results signals sweeps validation \
+	gap_figures gaps main pivot plot_from_db ray recorder registry reporting results signals slurm \
+	sweep sweep_file sweep_pool sweeps validation \
 	weights
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runner.app import UsageError
 from experiments.sweeping import on_ray, pool
 from experiments.sweeping.on_ray import RayLauncher
 from experiments.sweeping.pool import Pool
@@ -49,6 +48,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def alive(folder: Path) -> list[Path]:
+    """The programs that go on."""
+    return [
+        path for path in folder.glob("begun*") if Path("/proc", path.name.split("-")[1]).exists()
+    ]
+
+
 def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, jobs: int) -> Pool:
     monkeypatch.setattr(on_ray, "PROGRAM", program(folder, BODY.format(here=str(folder))))
     monkeypatch.setattr(pool, "SHORT_SECONDS", 0.1)
@@ -63,7 +69,7 @@ def test_a_node_that_dies_costs_no_run(tmp_path, monkeypatch, cluster):
     def kill_it() -> None:
         wait_for(lambda: len(list(tmp_path.glob("begun*"))) == 3)
         cluster.remove_node(node, allow_graceful=False)
-        wait_for(lambda: len(list(tmp_path.glob("stopped*"))) == 2)  # its runs outlive it not
+        wait_for(lambda: len(alive(tmp_path)) == 1)  # its runs do not outlive it
         (tmp_path / "go").touch()
 
     thread = threading.Thread(target=kill_it)
@@ -88,8 +94,3 @@ def test_ctrl_c_asks_the_runs_for_checkpoints(tmp_path, monkeypatch, cluster):
     thread.join()
     assert {job.state for job in sweep.jobs} == {"stopped"}
     wait_for((tmp_path / "stopped0").exists)
-
-
-def test_a_cluster_that_is_not_there_is_told():
-    with pytest.raises(UsageError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
-        RayLauncher("127.0.0.1:1", 1, 1)
