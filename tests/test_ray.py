@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.runner.app import UsageError
 from experiments.sweeping import on_ray, pool
 from experiments.sweeping.on_ray import RayLauncher
 from experiments.sweeping.pool import Pool
@@ -94,3 +96,11 @@ def test_ctrl_c_asks_the_runs_for_checkpoints(tmp_path, monkeypatch, cluster):
     thread.join()
     assert {job.state for job in sweep.jobs} == {"stopped"}
     wait_for((tmp_path / "stopped0").exists)
+
+
+def test_a_cluster_that_is_not_there_is_told():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.2", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(UsageError, match=f"no Ray cluster at 127.0.0.2:{port}"):
+            RayLauncher(f"127.0.0.2:{port}", 1, 1)

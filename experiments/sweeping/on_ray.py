@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DIED = -1000
 """The exit code of a run whose node has died: no signal's number."""
 STOP_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -55,7 +58,12 @@ class RayLauncher:
         options: dict[str, Any] = {"address": address}
         if address is None:
             options = {"include_dashboard": False, "_node_ip_address": LOOPBACK}
-        elif address.startswith("127."):  # Ray would look for the driver at the machine's own
+        elif found := re.fullmatch(r"([^/:]+):(\d+)", address):
+            # Ray itself tries for minutes.
+            socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+        if address is not None and address.startswith(
+            "127."
+        ):  # Ray would look for the driver at the machine's own
             options["_node_ip_address"] = address.rpartition(":")[0]
         environment = {"PYTHONPATH": str(ROOT)}
         self._ray.init(
