@@ -7,8 +7,8 @@ NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
 UNSEEDED := architecture cli config_includes config_layers config_set config_yaml configs \
 	data_cached data_cifar10 data_mnist database gap_figures gaps interrupted main \
-	mishaps plot_from_db recorder refusals registry reporting results signals sweeps \
-	validation weights
+	mishaps pivot plot_from_db ray recorder refusals registry reporting results signals slurm \
+	sweep sweep_file sweep_pool sweeps validation weights
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
 .PHONY: help demo test test-seeds test-slow lint bench clean

@@ -23,8 +23,8 @@ precedence: defaults < -config < -additional_configs, left to right < -set, left
 mappings merge, scalars and lists replace, a component whose name changes is replaced whole.
 
 exit codes: 0 done or already finished, 1 failed, 2 usage or configuration, 3 data missing or
-damaged, 4 diverged, 75 stopped by a signal with a checkpoint or busy elsewhere (run it again),
-130 Ctrl-C.
+damaged, 4 diverged, 75 stopped by a signal or --max-time with a checkpoint, or busy elsewhere
+(run it again), 130 Ctrl-C.
 """
 
 
@@ -65,8 +65,13 @@ def parser() -> cli.Parser:
         "the old run under results/replaced (default: auto)",
     )  # fmt: skip
     cli.add_option(
-        group, "device", choices=("auto", "cpu", "cuda"), help="short for -set runtime.device=..."
-    )
+        group, "max_time", metavar="TIME",
+        help="after 55m, 1h30m or so write a checkpoint and end with exit code 75",
+    )  # fmt: skip
+    cli.add_option(
+        group, "device", metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:1; short for -set runtime.device=...",
+    )  # fmt: skip
     group = main.add_argument_group("output")
     cli.add_option(group, "results", metavar="DIR", help="default: $VI_RESULTS, else results/")
     cli.add_option(

@@ -81,7 +81,7 @@ def draw_curves(arguments: argparse.Namespace) -> None:
 
 def make_table(arguments: argparse.Namespace) -> None:
     """Print estimates: means over data and seeds."""
-    from experiments.reporting import queries, reliability, summary, tables
+    from experiments.reporting import pivot, queries, reliability, summary, tables
 
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
@@ -98,14 +98,13 @@ def make_table(arguments: argparse.Namespace) -> None:
     needed = {*names, *reliability.ABOUT, *reliability.MARKED}
     estimates = chosen(queries.load_estimates(database, runs, sorted(needed)))
     for_programs = arguments.format == "csv"
-    table = summary.estimate_table(
-        estimates,
-        runs,
-        names,
-        digits=arguments.digits,
-        with_hash=for_programs,
-        units=arguments.units,
-    )
+    how = {"digits": arguments.digits, "units": arguments.units}
+    if arguments.rows or arguments.columns:
+        labels = queries.load_labels(database, runs)
+        axes = pivot.Axes(arguments.rows or ["posterior"], arguments.columns or ["dataset"])
+        table = pivot.pivot_table(estimates, runs, labels, names, axes, **how)
+    else:
+        table = summary.estimate_table(estimates, runs, names, with_hash=for_programs, **how)
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         _say("\n".join(table.caption))
@@ -212,6 +211,13 @@ def _units(parser: Parser) -> None:
     add_option(parser, "units", choices=("nats", "bits"), default="nats", help=text)
 
 
+def _axes(parser: Parser) -> None:
+    text = "what stands in the rows: labels of a sweep, or posterior, loss, dataset, ..."
+    add_option(parser, "rows", nargs="+", default=[], metavar="AXIS", help=text)
+    text = "what stands across, such as 'data set'; the best of each column is in bold (LaTeX)"
+    add_option(parser, "columns", nargs="+", default=[], metavar="AXIS", help=text)
+
+
 def _log_px(parser: Parser) -> None:
     text = (
         "log p(x) of each datum from its estimates: combined, an average without selection on "
@@ -271,7 +277,10 @@ COMMANDS = (
         "table",
         "tabulate estimates: means over data and seeds, with their errors",
         make_table,
-        (_experiment, _name, _split, _all, _units, _digits, _format("markdown"), _output),
+        (
+            *(_experiment, _name, _split, _all, _axes, _units, _digits),
+            *(_format("markdown"), _output),
+        ),
     ),
     Command(
         "gaps",

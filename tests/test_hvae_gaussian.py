@@ -14,11 +14,12 @@ from experiments.drawing import Trained, Wanted, finished
 from experiments.hvae_gaussian import figure
 from experiments.hvae_gaussian.published import PUBLISHED, PUBLISHED_THETA
 from experiments.hvae_gaussian.runs import ADDITIONAL, BASE, METHODS, measure
+from experiments.sweeping.sweep_file import read
 from main import main
 from utils import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "experiments" / "hvae_gaussian"
+SWEEP = ROOT / "configs" / "hvae_gaussian" / "sweep.yaml"
 TINY = [
     "data.num_points=50",
     "model.num_points=50",
@@ -58,8 +59,8 @@ def draw(monkeypatch, output: Path, *options: str) -> None:
 def test_the_sweep_has_each_method_and_each_method_a_file():
     files = {path.stem for path in (ROOT / ADDITIONAL).glob("*.yaml")}
     assert files - {"reduced", "without_half"} == METHODS.keys()
-    (listed,) = re.findall(r"METHODS:-([^}]*)}", (FOLDER / "run.sh").read_text())
-    assert listed.replace("\\\n", "").split() == list(METHODS)
+    (axis,) = (axis for axis in read(SWEEP).stage.axes if axis.name == "method")
+    assert [choice.label for choice in axis.choices] == list(METHODS)
     assert PUBLISHED.keys() | PUBLISHED_THETA.keys() <= METHODS.keys()
 
 

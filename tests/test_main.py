@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import closing
 
 import pytest
 
@@ -122,6 +124,29 @@ def test_list_says_options_with_types_and_defaults(capsys):
     assert "covariance: diagonal | full = diagonal" in printed
     assert run("--list") == 0
     assert "likelihoods" in capsys.readouterr().out
+
+
+def test_labels_are_no_science_and_the_last_ones_count(tmp_path):
+    name = "labels={data set: digits, size: %s}"
+    for size in ("small", "small", "tiny"):  # the last two find it finished
+        assert run(*tiny(name % size)) == 0
+    assert run(*tiny("experiment=other", name % "x")) == 0
+    folder = only_folder(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "results" / "results.sqlite")) as connection:
+        stored = connection.execute("SELECT experiment, name, value FROM labels").fetchall()
+    assert sorted(stored) == [
+        ("other", "data set", "digits"),
+        ("other", "size", "x"),
+        ("quickstart", "data set", "digits"),
+        ("quickstart", "size", "tiny"),
+    ]
+    assert len(folder.labels.read()) == 5
+
+
+@pytest.mark.parametrize("label", ["''", "<b>", "=1", "' a'"])
+def test_a_label_is_to_be_shown_in_tables(label, capsys):
+    assert run(*tiny(f"labels={{a: {label}}}")) == 2
+    assert "labels.a" in capsys.readouterr().err
 
 
 def test_dry_run_shows_values_origins_and_counts(capsys):

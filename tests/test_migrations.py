@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.gap_runs import annealed, importance
 from tests.run_rows import a_record, folder_of, sql
@@ -18,7 +19,7 @@ from utils.results.database import DatabaseError, ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.methods import Method, settings_text
 from utils.results.migrations import method_of
-from utils.results.records import Estimate
+from utils.results.records import Estimate, Label
 
 IMPORTANCE = {"name": "importance", "num_samples": 5000, "chunk_size": 4000}
 AIS = {
@@ -204,6 +205,24 @@ def first_database(tmp_path: Path) -> Path:
             )
         connection.commit()
     return tmp_path
+
+
+def test_a_database_of_version_2_gets_labels(tmp_path: Path) -> None:
+    url = database_url(tmp_path)
+    with closing(ResultsDatabase(url)) as database:
+        database.upsert_run(a_record())
+        with database.engine.begin() as connection:
+            connection.execute(text("DROP TABLE labels"))
+            connection.execute(text("UPDATE schema_version SET version = 2"))
+    folder = folder_of(tmp_path, a_record())
+    folder.create()
+    folder.write_status(a_record())
+    folder.labels.append([Label("expA", "data set", "MNIST")])
+    with closing(ResultsDatabase(url, create=False)) as database:
+        database.import_run(folder)
+    assert sql(tmp_path, "SELECT name, value FROM labels") == [
+        {"name": "data set", "value": "MNIST"}
+    ]
 
 
 @pytest.mark.parametrize("create", [True, False])

@@ -24,7 +24,7 @@ from utils.results.database import ResultsDatabase, database_url
 from utils.results.folder import RunFolder
 from utils.results.methods import Method
 from utils.results.recorder import Recorder
-from utils.results.records import Estimate, Link, Metric, RunRecord
+from utils.results.records import Estimate, Label, Link, Metric, RunRecord
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK = {"linger": 0.01, "busy_timeout": 0.05}
@@ -32,7 +32,7 @@ QUICK = {"linger": 0.01, "busy_timeout": 0.05}
 
 def dump(url: str) -> dict[str, list[tuple[str, ...]]]:
     """All rows of all tables; as text, because NaN does not equal itself."""
-    tables = (schema.runs, schema.metrics, schema.estimates, schema.links)
+    tables = (schema.runs, schema.metrics, schema.estimates, schema.links, schema.labels)
     with closing(ResultsDatabase(url, create=False)) as database:
         rows = {table.name: database.query(select(table)) for table in tables}
     return {
@@ -73,6 +73,8 @@ def record_some(recorder: Recorder, steps: range = range(1, 6)) -> None:
 def finished_run(root: Path, seed: int = 0) -> RunFolder:
     record = a_record(seed=seed, config={"data": {"name": "digits"}})
     folder = folder_of(root, record)
+    folder.create()
+    folder.labels.append([Label("expA", "data set", name) for name in ("digits", "Digits")])
     recorder = Recorder(folder, record, database_url(root), warn=pytest.fail, **QUICK)
     record_some(recorder)
     assert recorder.close("finished", wall_seconds=1.5, peak_memory_mb=100.0)
@@ -356,7 +358,7 @@ def test_rebuild_gives_the_same_database(tmp_path: Path) -> None:
     for seed in range(3):
         finished_run(tmp_path, seed)
     original = dump(database_url(tmp_path))
-    assert [len(rows) for rows in original.values()] == [3, 30, 21, 3]
+    assert [len(rows) for rows in original.values()] == [3, 30, 21, 3, 3]
     rebuilt = f"sqlite:///{tmp_path}/rebuilt.sqlite"
     with closing(ResultsDatabase(rebuilt)) as database:
         assert database.rebuild(tmp_path).imported == ["abc-s0", "abc-s1", "abc-s2"]

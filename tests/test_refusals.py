@@ -121,6 +121,7 @@ TOY = ["model={name: toy_energy}", "data.name=nothing"]
         (["model.decoder.hidden=[999999, 999999, 999999]"], "-set", "take smaller"),
         (["posterior={name: gaussian, covariance: full}", "model.latent_dim=2000000"], "-set",
          "`posterior`: training "),
+        (["runtime.device=cuda:x"], "-set", "`runtime.device`: must be auto, cpu, cuda or a GPU"),
         (["runtime.threads=100000"], "-set", "`runtime.threads` must be less than or equal"),
         (["seed=99999999999999999999999"], "-set", "`seed` must be less than 9223372036854775808"),
         (["training.optimiser.lr=.inf"], "-set", "must be a finite number; got .inf"),

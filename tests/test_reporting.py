@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments.reporting.labels import distinguish
-from experiments.reporting.run_list import run_table, shown_status
+from experiments.reporting.run_list import run_table
 from experiments.reporting.tables import (
     Heading,
     Number,
@@ -21,7 +21,7 @@ from experiments.reporting.tables import (
     to_latex,
     to_markdown,
 )
-from utils.results.lock import holding
+from utils.results.lock import holding, shown_status
 
 
 def test_markdown_keeps_pipes_out_of_the_way() -> None:

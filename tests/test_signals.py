@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
-from experiments.runner.signals import InterruptedRunError, catching
+from experiments.runner.signals import InterruptedRunError, catching, time_limit
+from utils.types import duration
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -38,3 +40,38 @@ def test_the_second_ctrl_c_does_not_wait():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_end_of_its_time_reaches_a_run_as_a_signal():
+    with time_limit(0.01, 75), catching() as interruption:
+        while interruption.signal_number is None:
+            time.sleep(0.01)
+        with pytest.raises(InterruptedRunError, match="--max-time"):
+            interruption.raise_if_any()
+
+
+def test_before_a_run_begins_the_end_of_its_time_ends_the_program():
+    handler = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(SystemExit) as stop, time_limit(0.01, 75):
+        time.sleep(60)
+    assert stop.value.code == 75
+    assert signal.getsignal(signal.SIGALRM) == handler
+
+
+def test_a_run_that_ends_in_time_stops_the_clock():
+    with time_limit(60, 75):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("55m", 3300), ("1h30m", 5400), ("90s", 90), ("1d", 86400)]
+)
+def test_durations(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "55", "0s", "m", "1m1h", "-1m", "1.5h", "99999999d"])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="55m, 1h30m or 90s"):
+        duration(text)

@@ -105,15 +105,16 @@ class Console:
             last = now
             since, done = first or (now, completed)
             rate = (completed - done) / max(now - since, 1e-9)
-            eta = _duration((total - completed) / rate) if rate > 0 else "?"
-            elapsed = _duration(now - begin)
+            eta = duration_text((total - completed) / rate) if rate > 0 else "?"
+            elapsed = duration_text(now - begin)
             line = f"{title} {completed:g}/{total:g}  elapsed {elapsed}  ETA {eta}  {text}"
             self._say(line.rstrip())
 
         return advance
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """``0:05:10``."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

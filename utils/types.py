@@ -51,6 +51,35 @@ Name = Annotated[str, AfterValidator(check_name)]
 """Of an experiment, of a family: what people make up and find again in tables."""
 
 
+def check_label(text: str) -> str:
+    """The label, if a table and a terminal can show it. Raises ValueError."""
+    if not (0 < len(text) <= 100 and text.isprintable() and text.strip() == text):
+        raise ValueError(f"a label has 1 to 100 printable characters; got {text[:40]!a}")
+    if text[0] in "=@" or set(text) & set("<>&"):  # a formula to a spreadsheet, HTML
+        raise ValueError(
+            f"a label has none of < > & and begins with neither = nor @; got {text!a}"
+        )
+    return text
+
+
+LabelText = Annotated[str, AfterValidator(check_label)]
+"""Of an axis of a sweep and of a choice on it; laxer than a name, for a value may be its own."""
+
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def duration(text: str) -> float:
+    """Seconds of ``55m``, ``1h30m`` or ``90s``. Raises ValueError where it is none, or is 0."""
+    parts = _DURATION.fullmatch(text)
+    factors = (86400, 3600, 60, 1)
+    found = parts.groups("0") if parts else ()
+    seconds = sum(int(part) * factor for part, factor in zip(found, factors, strict=False))
+    if not 0 < seconds <= LARGEST:
+        raise ValueError(f"a time is written like 55m, 1h30m or 90s; got {text[:40]!r}")
+    return float(seconds)
+
+
 def check_unique(values: C) -> C:
     """The list or mapping, if no value in it stands twice. Raises ValueError."""
     items = list(values.values() if isinstance(values, Mapping) else values)

@@ -1,26 +1,25 @@
 #!/usr/bin/env bash
-# The final bound of VAE, HVI and HVI-AVO after a KL annealing of several lengths; then the figure
-# and the table.
-#   DATA=mnist                 the data set: digits (default) or mnist
-#   LENGTHS="0 20 200"         epochs of annealing; 0: none
-# Other variables and arguments: see experiments/sweep.sh.
+# The final bound of VAE, HVI and HVI-AVO after a KL annealing of several lengths; then the figure.
+#   bash experiments/avo_beta_annealing/run.sh [FILE.yaml ...]   further files
+#   DATA=mnist   the data set: digits (default) or mnist
+#   LENGTHS="0 20 200"   epochs of annealing; 0: none
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
+cd "$(dirname "$0")/../.."
+data=${DATA:-digits}
 read -ra lengths <<<"${LENGTHS:-0 20 100 300}"
-data=configs/avo_beta_annealing/additional/${DATA:-digits}.yaml
-
-for seed in "${seeds[@]}"; do
-    for length in "${lengths[@]}"; do
-        warmup="loss.warmup=null"
-        ((length == 0)) || warmup="loss.warmup.epochs=$length"
-        for method in vae hvi hvi_avo; do
-            run configs/avo_beta_annealing/base.yaml "$data" \
-                "configs/avo_beta_annealing/additional/$method.yaml" "${more[@]}" \
-                "$warmup" "seed=$seed"
-        done
-    done
+warmups=()
+for length in "${lengths[@]}"; do
+    if [[ $length = 0 ]]; then warmups+=(null); else warmups+=("{epochs: $length}"); fi
 done
-finish
-"$PYTHON" -m experiments.avo_beta_annealing.figure --seeds "${seeds[@]}" \
-    --lengths "${lengths[@]}" -additional_configs "$data" "${more[@]}" -set "${extra[@]}"
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/avo_beta_annealing/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    --vary data "$data" \
+    --vary loss.warmup "${warmups[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"
+"${PYTHON:-python}" -m experiments.avo_beta_annealing.figure --seeds "${seeds[@]}" \
+    --lengths "${lengths[@]}" \
+    -additional_configs "configs/avo_beta_annealing/additional/$data.yaml" "$@" -set "${extra[@]}"

@@ -1,18 +1,15 @@
 #!/usr/bin/env bash
 # Amortised inference: VAE, Householder, ccIAF, IAF, HVI by ELBO and by AVO; then the table.
-# Variables and arguments: see experiments/sweep.sh; DATA may name mnist, fashion_mnist, omniglot, celeba.
+#   bash experiments/avo_mnist/run.sh [FILE.yaml ...]   further files
+#   DATA="mnist omniglot"   which data sets: mnist, fashion_mnist, omniglot, celeba
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
-
-for data in ${DATA:-mnist}; do
-    for seed in "${seeds[@]}"; do
-        for posterior in configs/posterior/{gaussian,householder,cc_linear_iaf,iaf}.yaml \
-            configs/avo_mnist/additional/{hvi,hvi_avo}.yaml; do
-            run configs/avo_mnist/base.yaml "configs/avo_mnist/additional/$data.yaml" \
-                "$posterior" "${more[@]}" "seed=$seed"
-        done
-    done
-done
-finish
-"$PYTHON" plot_from_db.py table -experiment avo_mnist
+cd "$(dirname "$0")/../.."
+read -ra data <<<"${DATA:-mnist}"
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/avo_mnist/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    --vary data "${data[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

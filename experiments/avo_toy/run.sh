@@ -1,18 +1,14 @@
 #!/usr/bin/env bash
 # Six toy energies, HVI and IAF by ELBO and by AVO, and AIS; then the figure and the tables.
-# Variables and arguments: see experiments/sweep.sh.
+#   bash experiments/avo_toy/run.sh [FILE.yaml ...]   further files
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
-
-for seed in "${seeds[@]}"; do
-    for energy in a b c d e f; do
-        for method in hvi_elbo hvi_avo iaf_elbo iaf_avo ais; do
-            run configs/avo_toy/base.yaml "configs/avo_toy/additional/$method.yaml" \
-                "${more[@]}" "model.energy=$energy" "seed=$seed"
-        done
-    done
-done
-finish
-"$PYTHON" -m experiments.avo_toy.figure --seeds "${seeds[@]}" \
-    -additional_configs "${more[@]}" -set "${extra[@]}"
+cd "$(dirname "$0")/../.."
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/avo_toy/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"
+"${PYTHON:-python}" -m experiments.avo_toy.figure --seeds "${seeds[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

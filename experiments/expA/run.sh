@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# The main table: FFG and q_AF, each measured by both local families.
-# Variables and arguments: see experiments/sweep.sh.
+# The main table: FFG and q_AF, each measured by both local families; then the gaps.
+#   bash experiments/expA/run.sh [FILE.yaml ...]   further files, such as configs/short.yaml
+#   DATA="digits fashion_mnist"   which data sets
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
-
-for data in ${DATA:-binarised_mnist}; do
-    for seed in "${seeds[@]}"; do
-        for posterior in gaussian aux_real_nvp; do
-            run configs/expA/base.yaml "configs/expA/additional/$data.yaml" "${more[@]}" \
-                "configs/posterior/$posterior.yaml" "seed=$seed"
-        done
-    done
-done
-finish
-"$PYTHON" plot_from_db.py gaps -experiment expA
+cd "$(dirname "$0")/../.."
+read -ra data <<<"${DATA:-binarised_mnist}"
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/expA/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    --vary data "${data[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

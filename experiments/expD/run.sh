@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# Decoders with 0, 2 and 4 hidden layers.
-# Variables and arguments: see experiments/sweep.sh.
+# Decoders with 0, 2 and 4 hidden layers; then the gaps.
+#   bash experiments/expD/run.sh [FILE.yaml ...]   further files, such as configs/short.yaml
+#   DATA="digits fashion_mnist"   which data sets
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
-
-for data in ${DATA:-binarised_mnist}; do
-    for seed in "${seeds[@]}"; do
-        for layers in 0 2 4; do
-            run configs/expD/base.yaml "configs/expA/additional/$data.yaml" "${more[@]}" \
-                "configs/expD/additional/decoder_$layers.yaml" "seed=$seed"
-        done
-    done
-done
-finish
-"$PYTHON" plot_from_db.py gaps -experiment expD
+cd "$(dirname "$0")/../.."
+read -ra data <<<"${DATA:-binarised_mnist}"
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/expD/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    --vary data "${data[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

@@ -1,21 +1,15 @@
 #!/usr/bin/env bash
-# A frozen decoder and a linear encoder with four posteriors.
-# Variables and arguments: see experiments/sweep.sh.
+# A frozen decoder and a linear encoder with four posteriors; then the gaps.
+#   bash experiments/expE/run.sh [FILE.yaml ...]   further files, such as configs/short.yaml
+#   DATA="digits fashion_mnist"   which data sets
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
-
-for data in ${DATA:-binarised_mnist}; do
-    for seed in "${seeds[@]}"; do
-        decoder=(configs/expE/base.yaml "configs/expA/additional/$data.yaml" "${more[@]}")
-        run_now "${decoder[@]}" "phases=[train]" "seed=$seed" || continue # no decoder to take
-        trained=$(run_id "${decoder[@]}" "phases=[train]" "seed=$seed")
-        for posterior in gaussian aux_real_nvp planar real_nvp; do
-            run "${decoder[@]}" "configs/posterior/$posterior.yaml" \
-                configs/expE/additional/linear_encoder.yaml \
-                "seed=$seed" "initialise.run=$trained"
-        done
-    done
-done
-finish
-"$PYTHON" plot_from_db.py gaps -experiment expE
+cd "$(dirname "$0")/../.."
+read -ra data <<<"${DATA:-binarised_mnist}"
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/expE/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    --vary data "${data[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

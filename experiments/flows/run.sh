@@ -1,17 +1,12 @@
 #!/usr/bin/env bash
-# Every posterior of configs/posterior on 8×8 digits, two seeds each, then the table.
-# Finished runs are skipped, runs that were cut off are resumed.
-#   SEEDS="0 1"   which seeds        EXTRA="training.epochs=5"   further -set assignments
+# Every posterior of configs/posterior on 8×8 digits; then the table.
+#   bash experiments/flows/run.sh [FILE.yaml ...]   further files
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-PYTHON=${PYTHON:-python}
 read -ra seeds <<<"${SEEDS:-0 1}"
 read -ra extra <<<"${EXTRA:-}"
-
-for seed in "${seeds[@]}"; do
-    for posterior in configs/posterior/*.yaml; do
-        "$PYTHON" main.py -q -config configs/quickstart/base.yaml -additional_configs "$posterior" \
-            -set experiment=flows "seed=$seed" "${extra[@]}"
-    done
-done
-"$PYTHON" plot_from_db.py table -experiment flows
+"${PYTHON:-python}" sweep.py configs/flows/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

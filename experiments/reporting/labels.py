@@ -9,7 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-NOT_SCIENCE = ("seed", "experiment", "runtime")  # may differ without making another method
+NOT_SCIENCE = (
+    "seed",
+    "experiment",
+    "labels",
+    "runtime",
+)  # may differ without making another method
 ABSENT = object()
 
 

@@ -110,6 +110,14 @@ def load_estimates(
     return _of_runs(_frame(database, _restricted(query, table, runs)), runs)
 
 
+def load_labels(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
+    """What the experiment of each row of ``runs`` calls it: the columns run, name and value."""
+    table = schema.labels
+    found = _frame(database, _restricted(select(table), table, runs))
+    wanted = runs[["id", "experiment"]].rename(columns={"id": "run"})
+    return found.merge(wanted, on=["run", "experiment"])[["run", "name", "value"]]
+
+
 def values_of(rows: pd.DataFrame) -> Values:
     """The values of one run's rows of one name and method, by datum."""
     rows = rows.sort_values("datum")

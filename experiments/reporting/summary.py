@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -71,23 +71,9 @@ def estimate_table(
 
     Raises ReportError where bits are asked for and a run does not say how large its x is.
     """
-    if units == "bits":
-        estimates = _in_bits(estimates, runs)
-    about = runs.set_index("id")[[*SHOWN, "hash", "data_checksum"]]
-    estimates = estimates.join(about, on="run")
-    shown = estimates[estimates["name"].isin(names)]
-    quantities = sorted(_by_quantity(shown), key=_order)
-    keys: list[dict[str, str]] = []
-    numbers: list[list[Number]] = []
-    groups = dict(iter(estimates.groupby(list(ROW))))
-    for key, of in shown.groupby(list(ROW)):
-        num_runs = of["run"].nunique()
-        keys.append(dict(zip(ROW, map(str, key), strict=True)) | {"runs": str(num_runs)})
-        found = by_method(groups[key])
-        numbers.append(
-            [_number(found.get(by), name, by, num_runs, digits) for name, by in quantities]
-        )
-    _mark_best(keys, quantities, numbers, units)
+    keys, quantities, numbers, shown = measured(
+        estimates, runs, names, row=ROW, comparable=COMPARABLE, digits=digits, units=units
+    )
     described = _described(keys, configuration_labels(runs, SHOWN), with_hash)
     rows: list[list[Cell]] = [
         [*(Text(key[column]) for column in described), *cells]
@@ -98,8 +84,55 @@ def estimate_table(
         Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
     ]
     doubtful = any(MARK in number.note for line in numbers for number in line)
-    notes = [_data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    notes = [data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
     return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
+
+
+class Measured(NamedTuple):
+    """Means over data and seeds: a key and a line of numbers for each group of runs.
+
+    ``shown`` are the estimates that they are made of.
+    """
+
+    keys: list[dict[str, str]]
+    quantities: list[Quantity]
+    numbers: list[list[Number]]
+    shown: pd.DataFrame
+
+
+def measured(
+    estimates: pd.DataFrame,
+    runs: pd.DataFrame,
+    names: Sequence[str],
+    *,
+    row: Sequence[str],
+    comparable: Sequence[str],
+    digits: int,
+    units: Units,
+) -> Measured:
+    """The means of groups that agree in ``row``, columns of ``runs`` or ``estimates``.
+
+    The best of those that agree in ``comparable`` are marked.
+    """
+    if units == "bits":
+        estimates = _in_bits(estimates, runs)
+    columns = dict.fromkeys((*SHOWN, *row, "hash", "data_checksum"))
+    about = runs.set_index("id")[[name for name in columns if name in runs]]
+    estimates = estimates.join(about, on="run", how="inner")
+    shown = estimates[estimates["name"].isin(names)]
+    quantities = sorted(_by_quantity(shown), key=_order)
+    keys: list[dict[str, str]] = []
+    numbers: list[list[Number]] = []
+    groups = dict(iter(estimates.groupby(list(row))))
+    for key, of in shown.groupby(list(row)):
+        num_runs = of["run"].nunique()
+        keys.append(dict(zip(row, map(str, key), strict=True)) | {"runs": str(num_runs)})
+        found = by_method(groups[key])
+        numbers.append(
+            [_number(found.get(by), name, by, num_runs, digits) for name, by in quantities]
+        )
+    _mark_best(keys, quantities, numbers, comparable, units)
+    return Measured(keys, quantities, numbers, shown)
 
 
 def _in_bits(estimates: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -152,13 +185,14 @@ def _mark_best(
     keys: Sequence[Mapping[str, str]],
     quantities: Sequence[Quantity],
     numbers: list[list[Number]],
+    comparable: Sequence[str],
     units: Units,
 ) -> None:
     """Mark in each column of a bound the best of rows on the same data; all that look like it."""
     better = max if units == "nats" else min
     alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
-        alike[tuple(key[name] for name in COMPARABLE)].append(row)
+        alike[tuple(key[name] for name in comparable)].append(row)
     for column, (name, _) in enumerate(quantities):
         for rows in alike.values():
             means = {row: numbers[row][column].mean for row in rows}
@@ -186,7 +220,7 @@ def _described(
     return [column for column in columns if column not in left_out]
 
 
-def _data_note(estimates: pd.DataFrame) -> str:
+def data_note(estimates: pd.DataFrame) -> str:
     """How many data points the means are over, and a warning where rows differ in that."""
     parts = []
     for (dataset, split), group in estimates.groupby(["dataset", "split"]):

@@ -18,7 +18,7 @@ from experiments.runner.build import BuildError, build, check_data, load_data, m
 from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
 from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
-from experiments.runner.signals import InterruptedRunError
+from experiments.runner.signals import InterruptedRunError, time_limit
 from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
 from utils.cli import did_you_mean, write_results
@@ -39,6 +39,7 @@ from utils.results.database import (
 )
 from utils.results.folder import DamagedError, results_root
 from utils.results.lock import BusyError
+from utils.types import duration
 
 
 class ExitCode(IntEnum):
@@ -62,14 +63,22 @@ def run(options: Namespace, command: Sequence[str]) -> int:
     console = Console(verbosity=options.verbose - options.quiet)
     options.command = shlex.join(masked(word) for word in command)
     try:
-        return _action(options)(options, console)
+        with time_limit(_max_seconds(options), ExitCode.TRY_AGAIN):
+            return _action(options)(options, console)
     except (Exception, InterruptedRunError) as error:
         if options.debug:
             traceback.print_exc()
-        return _explain(error, console, options.command)
+        return explain(error, console, options.command)
     except KeyboardInterrupt:
         console.error("stopped at once")
         return ExitCode.CTRL_C
+
+
+def _max_seconds(options: Namespace) -> float | None:
+    try:
+        return None if options.max_time is None else duration(options.max_time)
+    except ValueError as error:
+        raise UsageError(f"--max-time: {error}") from None
 
 
 def _validated(layer: Layer, console: Console) -> RunConfig:
@@ -86,7 +95,8 @@ def _warn_of_broken(console: Console) -> None:
         console.warn(f"{module.reason}; what it holds is left out")
 
 
-def _explain(error: BaseException, console: Console, again: str) -> int:
+def explain(error: BaseException, console: Console, again: str) -> int:
+    """Say what went wrong, and how to go on by the command ``again``; returns the exit code."""
     match error:
         case ConfigError():
             console.error(str(error))
@@ -146,7 +156,7 @@ def _run(options: Namespace, console: Console) -> int:
     destination = _destination(options)
     check_login(destination.database)
     layer = _layer(options)
-    with _located(layer):
+    with located(layer):
         identified = identify(_validated(layer, console), destination.results, console.warn)
         record = execute(identified, destination, console)
     folder = destination.results / "runs" / record.id
@@ -172,7 +182,7 @@ def _layer(options: Namespace) -> Layer:
 
 
 @contextmanager
-def _located(layer: Layer) -> Iterator[None]:
+def located(layer: Layer) -> Iterator[None]:
     """Turn a BuildError into a ConfigError that says where the section in question is written."""
     try:
         yield
@@ -188,7 +198,7 @@ def _dry_run(options: Namespace, console: Console) -> int:
     destination = _destination(options)
     check_url(destination.database)
     layer = _layer(options)
-    with _located(layer):
+    with located(layer):
         identified = identify(_validated(layer, console), destination.results, console.warn)
         counts = _count_parameters(identified, console)
     lines = [
@@ -237,7 +247,7 @@ def _download(options: Namespace, console: Console) -> int:
         raise UsageError(f"no data set {name!r}; there are {', '.join(datasets.names())}{hint}")
     assignments = [f"data.name={name}", *options.set]
     layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
-    with _located(layer):
+    with located(layer):
         make_dataset(_validated(layer, console)).download()
     console.info(f"{name} is there and checked")
     return ExitCode.DONE

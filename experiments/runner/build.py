@@ -195,7 +195,16 @@ def _build(section: str, factory: Callable[..., T], **sizes: Any) -> T:
 
 def pick_device(wanted: str) -> torch.device:
     """`auto` takes a GPU where there is one. Raises BuildError when `cuda` is not to be had."""
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise BuildError("`runtime.device`: cuda was asked for and no CUDA device is available")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return torch.device("cuda" if count else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and count == 0:
+        raise BuildError(
+            f"`runtime.device`: {wanted} was asked for and no CUDA device is available"
+        )
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise BuildError(
+            f"`runtime.device`: there is no GPU {device.index} here; the last is cuda:{count - 1}"
+        )
+    return device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from utils.console import Console
 from utils.results import schema
 from utils.results.database import DatabaseError, ResultsDatabase, first_line
 from utils.results.folder import DamagedError, RunFolder
-from utils.results.records import MEMBERSHIP, Link, RunRecord, stamp
+from utils.results.records import MEMBERSHIP, Label, Link, RunRecord, stamp
 
 MAX_SHOWN = 6  # changed files named in one message
 
@@ -65,8 +65,8 @@ def if_finished(
         due = "train" in config.phases and epoch <= config.training.epochs
         if due and not weights.epoch_path(folder, epoch).exists():
             console.warn(f"it kept no weights of epoch {epoch}; `--resume never` trains it again")
-    enrol(folder, record, config.experiment)
-    _ensure_stored(folder, record, destination, console)
+    enrol(folder, record, config)
+    ensure_stored({record.id: folder}, destination, console)
     return record
 
 
@@ -111,28 +111,55 @@ def code_changes(codes: Mapping[str, Code]) -> str:
     return ", ".join(texts[:MAX_SHOWN] + more)
 
 
-def enrol(folder: RunFolder, record: RunRecord, experiment: str) -> None:
-    """Note that another experiment has asked for the run; its science is the same."""
-    link = Link(experiment, MEMBERSHIP)
-    if experiment != record.experiment and link not in folder.links.read():
+def enrol(folder: RunFolder, record: RunRecord, config: RunConfig) -> None:
+    """Note that another experiment has asked for the run, and what it calls it.
+
+    Its science is the same.
+    """
+    link = Link(config.experiment, MEMBERSHIP)
+    if config.experiment != record.experiment and link not in folder.links.read():
         folder.links.append([link])
+    label(folder, config)
 
 
-def _ensure_stored(
-    folder: RunFolder, record: RunRecord, destination: Destination, console: Console
+def label(folder: RunFolder, config: RunConfig) -> None:
+    """Note what the experiment calls the run, where it does so for the first time or anew."""
+    known = _last_labels(folder)
+    wanted = [Label(config.experiment, *pair) for pair in config.labels.items()]
+    folder.labels.append(row for row in wanted if row not in known)
+
+
+def ensure_stored(
+    finished: Mapping[str, RunFolder], destination: Destination, console: Console
 ) -> None:
-    """Copy a finished run into a database that does not have all of it."""
-    runs, links = schema.runs.c, schema.links.c
-    status = select(runs.status).where(runs.id == record.id)
-    linked = select(links.target, links.kind).where(links.run == record.id)
+    """Copy finished runs, by id, into a database that does not have all of them."""
     try:
         with closing(ResultsDatabase(destination.database)) as database:
-            known = {(row["target"], row["kind"]) for row in database.query(linked)}
-            finished = database.query(status) == [{"status": record.status}]
-            if not finished or known != set(folder.links.read()):
-                database.import_run(folder)
+            known = _stored(database, list(finished))
+            for run, folder in finished.items():
+                told = {*folder.links.read(), *_last_labels(folder)}
+                if run not in known or known[run] != told:
+                    database.import_run(folder)
     except (DatabaseError, DamagedError, SQLAlchemyError, OSError) as error:
-        console.warn(f"results database: {first_line(error)}; the results are in {folder.path}")
+        console.warn(
+            f"results database: {first_line(error)}; the results are in "
+            f"{destination.results / 'runs'}"
+        )
+
+
+def _stored(database: ResultsDatabase, ids: Sequence[str]) -> dict[str, set[tuple[str, ...]]]:
+    """The links and labels of those of the runs that the database knows as finished."""
+    c = schema.runs.c
+    query = select(c.id).where(c.id.in_(ids), c.status == "finished")
+    known: dict[str, set[tuple[str, ...]]] = {row["id"]: set() for row in database.query(query)}
+    for table in (schema.links, schema.labels):
+        for row in database.query(select(table).where(table.c.run.in_(ids))):
+            known.get(row.pop("run"), set()).add(tuple(row.values()))
+    return known
+
+
+def _last_labels(folder: RunFolder) -> list[Label]:
+    return list({row[:2]: row for row in folder.labels.read()}.values())
 
 
 def cut_off(folder: RunFolder, console: Console) -> RunRecord | None:

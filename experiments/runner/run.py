@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from experiments.runner.earlier import (
     enrol,
     has_lost_its_checkpoints,
     if_finished,
+    label,
     set_aside,
     tell_of_resumed_code,
 )
@@ -67,18 +69,26 @@ SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
 """The sections that identify every run; each phase adds those that it reads."""
 
 
-def identify(config: RunConfig, results: Path, warn: Callable[[str], None] = print) -> Identified:
+def identify(
+    config: RunConfig,
+    results: Path,
+    warn: Callable[[str], None] = print,
+    planned: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Identified:
     """Resolve a configuration and hash its science: all but where data lies and how it runs.
 
     Args:
         config: validated; ``initialise`` may speak of the best or last run of an experiment.
         results: where that run is looked for.
         warn: told of runs there that cannot be read.
+        planned: resolved configurations of runs that will have finished by then, by id.
 
     Raises BuildError when data set or ``initialise`` make no sense.
     """
     if config.initialise is not None:
-        config = replace(config, initialise=weights.settle(config.initialise, results, warn))
+        config = replace(
+            config, initialise=weights.settle(config.initialise, results, warn, planned)
+        )
     config = settle_families(config)
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
@@ -159,7 +169,9 @@ def _open(
     links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
     if before is not None:
         record = replace(record, experiment=before.experiment, code=before.code)
-        enrol(folder, before, config.experiment)
+        enrol(folder, before, config)
+    else:
+        label(folder, config)
     if before is not None or folder.metrics.size() > 0:
         tell_of_resumed_code(record.code, destination, console)
         codes = codes if record.code else {}  # else it began under code that is not known

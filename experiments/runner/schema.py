@@ -6,6 +6,7 @@ a run as a whole. The defaults of components are the lowest layer of every merge
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
@@ -26,6 +27,7 @@ from models.posteriors.step_sizes import step_sizes
 from utils.data.base import datasets
 from utils.registry import Node, Registry
 from utils.types import (
+    LabelText,
     Name,
     NonNegativeFloat,
     NonNegativeInt,
@@ -138,6 +140,16 @@ class Evaluation:
     """Data drawn from the model, for the estimators that need an exact posterior draw."""
 
 
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+
+
+def check_device(text: str) -> str:
+    """The device, if it may be one. Raises ValueError."""
+    if DEVICE.fullmatch(text) is None:
+        raise ValueError(f"must be auto, cpu, cuda or a GPU such as cuda:1; got {text[:40]!r}")
+    return text
+
+
 MAX_THREADS = 1024  # OpenMP dies of very many
 
 
@@ -145,7 +157,8 @@ MAX_THREADS = 1024  # OpenMP dies of very many
 class Runtime:
     """How, not what: nothing here changes a run's identity."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[str, AfterValidator(check_device)] = "auto"
+    """auto, cpu, cuda, or a GPU by its number, as cuda:1."""
     compile: Literal["off", "auto", "on"] = "auto"
     threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None
     checkpoint_seconds: NonNegativeFloat = 20.0
@@ -171,6 +184,8 @@ class RunConfig:
     phases: Annotated[list[Phase], AfterValidator(_check_order)]
     initialise: Initialise | None = None
     experiment: Name = "default"
+    labels: dict[LabelText, LabelText] = field(default_factory=dict)
+    """What the experiment calls this run on its axes, for tables: no science."""
     seed: Seed = 0
 
 

@@ -1,8 +1,12 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C ask for a checkpoint; the second Ctrl-C does not wait for it."""
+"""What asks a run for a checkpoint: SIGTERM, SIGUSR1, Ctrl-C and the end of its time.
+
+The second Ctrl-C does not wait for it.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,7 +19,8 @@ class InterruptedRunError(BaseException):
     """
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
+        name = signal.Signals(signal_number).name
+        super().__init__("--max-time" if signal_number == signal.SIGALRM else name)
         self.signal_number = signal_number
 
 
@@ -52,12 +57,27 @@ class Interruption:
 
 @contextmanager
 def catching() -> Iterator[Interruption]:
-    """Handle the three signals inside the block, as before it outside."""
+    """Handle the signals inside the block, as before it outside."""
     interruption = Interruption()
-    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGALRM)
     before = {number: signal.signal(number, interruption.handle) for number in wanted}
     try:
         yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def time_limit(seconds: float | None, code: int) -> Iterator[None]:
+    """SIGALRM after so many seconds (None: never); outside of a run it ends with exit ``code``."""
+    if seconds is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit(code))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

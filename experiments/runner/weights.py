@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,18 +36,33 @@ def epoch_path(folder: RunFolder, epoch: int) -> Path:
 
 
 def settle(
-    initialise: Initialise, results: Path, warn: Callable[[str], None] = print
+    initialise: Initialise,
+    results: Path,
+    warn: Callable[[str], None] = print,
+    planned: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Initialise:
     """The same with a run's id and which of its weights.
 
-    Raises BuildError where there is none; ``warn`` is told of folders that cannot be read.
+    Args:
+        initialise: as configured.
+        results: where runs are looked for.
+        warn: told of folders that cannot be read.
+        planned: resolved configurations of runs that will have finished by then, by id.
+
+    Raises BuildError where there is no such run.
     """
-    run, weights = find_run(initialise, results, warn), initialise.weights
+    run, weights = initialise.run, initialise.weights
+    if run not in planned:
+        run = find_run(initialise, results, warn)
     if weights is None:
-        record = RunFolder(results / "runs" / run).read_status()
-        evaluation = {} if record is None else record.config.get("evaluation", {})
-        weights = evaluation.get("weights", "last")
+        config = planned[run] if run in planned else _config_of(run, results)
+        weights = config.get("evaluation", {}).get("weights", "last")
     return replace(initialise, run=run, experiment=None, weights=weights)
+
+
+def _config_of(run: str, results: Path) -> Mapping[str, Any]:
+    record = RunFolder(results / "runs" / run).read_status()
+    return {} if record is None else record.config
 
 
 def find_run(initialise: Initialise, results: Path, warn: Callable[[str], None] = print) -> str:

@@ -20,6 +20,7 @@ from utils.config.sources import (
     ASSIGNED,
     ConfigError,
     KeyPath,
+    Origin,
     Problem,
     collect,
     parse,
@@ -35,6 +36,7 @@ class Assignment(NamedTuple):
     keys: KeyPath
     value: Any
     appends: bool = False
+    origin: Origin = ASSIGNED
 
     @property
     def rank(self) -> tuple[int, bool, bool]:
@@ -45,7 +47,7 @@ class Assignment(NamedTuple):
 _KEY = re.compile(r"[^\s\[\].=]+(\[\d+\])*")
 
 
-def parse_assignment(text: str) -> Assignment:
+def parse_assignment(text: str, origin: Origin = ASSIGNED) -> Assignment:
     """Parse ``key.path=value``; the value is YAML, so 0, false, null, lists and mappings count.
 
     An empty value is refused rather than read as null: it is what an unset shell variable gives.
@@ -56,37 +58,35 @@ def parse_assignment(text: str) -> Assignment:
     key, equals, value = text.partition("=")
     shown = text if len(text) < _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
     if not equals:
-        raise wrong(ASSIGNED, f"{shown!r} has no `=`; write -set key.path=value")
+        raise wrong(origin, f"{shown!r} has no `=`; write -set key.path=value")
     appends, key = key.endswith("+"), key.removesuffix("+")
     parts = key.split(".")
     if not all(part.strip() == part != "" for part in parts):
-        raise wrong(ASSIGNED, f"{shown!r} has an empty key; write -set key.path=value")
+        raise wrong(origin, f"{shown!r} has an empty key; write -set key.path=value")
     if not all(map(_KEY.fullmatch, parts)) or not key.isprintable():
-        raise wrong(ASSIGNED, f"{shown!r}: write -set key.path=value, or list[0].key=value")
+        raise wrong(origin, f"{shown!r}: write -set key.path=value, or list[0].key=value")
     try:
-        parsed = parse(value, ASSIGNED)
-        _refuse_comments(key, value)
+        parsed = parse(value, origin)
+        _refuse_comments(key, value, origin)
     except ConfigError as error:
         raise ConfigError([Problem(o, f"`{key}`: {m}") for o, m in error.problems]) from None
     if parsed is None:
-        raise wrong(ASSIGNED, f"`{key}` has an empty value; write `{key}=null` or `{key}=''`")
+        raise wrong(origin, f"`{key}` has an empty value; write `{key}=null` or `{key}=''`")
     if appends and not isinstance(parsed.value, list):
-        raise wrong(ASSIGNED, f"`{key}+=` appends a list; write `{key}+=[...]`")
-    return Assignment(read_path(key), parsed.value, appends)
+        raise wrong(origin, f"`{key}+=` appends a list; write `{key}+=[...]`")
+    return Assignment(read_path(key), parsed.value, appends, origin)
 
 
 _MAX_SHOWN = 60  # characters of a bad word
 
 
-def _refuse_comments(key: str, value: str) -> None:
+def _refuse_comments(key: str, value: str, origin: Origin) -> None:
     """Raise ConfigError where a `#` stands outside of all that YAML reads."""
     spans = [(token.start_mark.index, token.end_mark.index) for token in yaml.scan(value)]
     for match in re.finditer("#", value):
         if not any(start <= match.start() < end for start, end in spans):
             quoted = f"'{key}=\"{value[:_MAX_SHOWN]}\"'"
-            raise wrong(
-                ASSIGNED, f"`#` begins a comment in YAML; put the value in quotes, {quoted}"
-            )
+            raise wrong(origin, f"`#` begins a comment in YAML; put the value in quotes, {quoted}")
 
 
 def assign(layer: Layer, assignments: Iterable[Assignment]) -> Layer:
@@ -100,15 +100,15 @@ def assign(layer: Layer, assignments: Iterable[Assignment]) -> Layer:
     for number in sorted(range(len(typed)), key=lambda number: typed[number].rank):
         data = collect(partial(_nested, typed[number], layer.data), problems)
         if data is not None:
-            layer = merge(layer, Layer.of(data, ASSIGNED))
+            layer = merge(layer, Layer.of(data, typed[number].origin))
             leaves[number] = dict(_leaves(data, ()))
     undone = dict.fromkeys(
-        path
+        Problem(typed[number].origin, f"{show_path(path)}: {_UNDONE}")
         for number, values in leaves.items()
         for path, value in values.items()
         if value_at(layer.data, path) != value and not _is_said_again(path, number, typed)
     )
-    problems += [Problem(ASSIGNED, f"{show_path(path)}: {_UNDONE}") for path in undone]
+    problems += undone
     if problems:
         raise ConfigError(problems)
     return layer
@@ -124,18 +124,20 @@ def _nested(assignment: Assignment, data: Mapping[str, Any]) -> dict[str, Any]:
         if depth == len(keys):
             if not assignment.appends:
                 return assignment.value
-            start = len(_list_at(keys, current))
+            start = len(_list_at(assignment, keys, current))
             return Elements(enumerate(assignment.value, start))
         key = keys[depth]
         if isinstance(key, int):
-            elements = _list_at(keys[:depth], current)
+            elements = _list_at(assignment, keys[:depth], current)
             if key >= len(elements):
                 shown = show_path(keys[: depth + 1])
-                raise wrong(ASSIGNED, f"{shown}: the list has {len(elements)} elements, from [0]")
+                reason = f"{shown}: the list has {len(elements)} elements, from [0]"
+                raise wrong(assignment.origin, reason)
             return Elements({key: nest(depth + 1, elements[key])})
         if isinstance(current, (list, tuple)):
             shown = show_path(keys[:depth])
-            raise wrong(ASSIGNED, f"{shown} is a list; name an element, as in {shown[:-1]}[0]`")
+            reason = f"{shown} is a list; name an element, as in {shown[:-1]}[0]`"
+            raise wrong(assignment.origin, reason)
         inner = current.get(key) if isinstance(current, Mapping) else None
         return {key: nest(depth + 1, inner)}
 
@@ -144,11 +146,12 @@ def _nested(assignment: Assignment, data: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _list_at(keys: KeyPath, value: Any) -> Sequence[Any]:
+def _list_at(assignment: Assignment, keys: KeyPath, value: Any) -> Sequence[Any]:
     if isinstance(value, (list, tuple)):
         return value
     shown = show_path(keys)
-    raise wrong(ASSIGNED, f"{shown} is no list so far; set it whole, {shown[:-1]}=[...]`")
+    reason = f"{shown} is no list so far; set it whole, {shown[:-1]}=[...]`"
+    raise wrong(assignment.origin, reason)
 
 
 def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

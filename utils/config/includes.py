@@ -25,12 +25,13 @@ MAX_FILES = 50
 """How many files one file may include, all levels together."""
 
 
-def read_file(path: str | Path) -> Layer:
+def read_file(path: str | Path, dotted: bool = False) -> Layer:
     """Read a YAML file and, below its own content, the files that it includes.
 
-    Raises ConfigError with the problems of this file and of all that it includes.
+    ``dotted`` allows keys that hold a dot. Raises ConfigError with the problems of this file and
+    of all that it includes.
     """
-    return _Reader().read(Path(path))
+    return _Reader(dotted).read(Path(path))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -45,13 +46,14 @@ def files_of(path: Path) -> list[Path]:
 class _Reader:
     """Reads files that may include one another, each once, however often it is included."""
 
-    def __init__(self) -> None:
+    def __init__(self, dotted: bool) -> None:
+        self._dotted = dotted
         self._done: dict[str, Layer | ConfigError] = {}
         self._open: list[Path] = []
 
     def read(self, path: Path, place: Origin | None = None) -> Layer:
         """Read a file, which is included at ``place``."""
-        parsed = _parse_file(path, place)
+        parsed = _parse_file(path, place, self._dotted)
         problems: list[Problem] = []
         layers = []
         self._open.append(path)
@@ -101,9 +103,9 @@ def _settled(outcome: Layer | ConfigError) -> Layer:
     return outcome
 
 
-def _parse_file(path: Path, place: Origin | None) -> Parsed:
+def _parse_file(path: Path, place: Origin | None, dotted: bool) -> Parsed:
     origin = _named(path)
-    parsed = parse(_text(path, place), origin._replace(line=1))
+    parsed = parse(_text(path, place), origin._replace(line=1), dotted)
     if parsed is None:
         raise wrong(origin, "the file is empty; a mapping (`key: value`) is expected")
     if not isinstance(parsed.value, dict):

@@ -93,11 +93,11 @@ def read_path(text: str) -> KeyPath:
     return tuple(int(word[1]) if word[1] else word[2] for word in words)
 
 
-def parse(text: str, source: Origin) -> Parsed | None:
+def parse(text: str, source: Origin, dotted: bool = False) -> Parsed | None:
     """Parse one YAML document; None when it holds nothing.
 
     A ``source`` with a line number counts lines from there (give a file's first line); one
-    without stands for every value as it is.
+    without stands for every value as it is. ``dotted`` allows keys that hold a dot.
 
     Raises ConfigError: syntax, duplicate or odd keys, tags and numbers that mean nothing here,
     more than the limits of this module.
@@ -117,7 +117,7 @@ def parse(text: str, source: Origin) -> Parsed | None:
         raise wrong(_origin(source, line), message) from None
     if node is None:
         return None
-    builder = _Builder(source)
+    builder = _Builder(source, dotted)
     value = builder.build(node, (), node)
     if builder.problems:
         raise ConfigError(builder.problems)
@@ -200,8 +200,9 @@ _SCALARS: dict[str, Any] = {
 class _Builder:
     """Turns a graph of YAML nodes into plain data, noting origins and problems on the way."""
 
-    def __init__(self, source: Origin) -> None:
+    def __init__(self, source: Origin, dotted: bool) -> None:
         self.source = source
+        self.dotted = dotted
         self.origins: dict[KeyPath, Origin] = {}
         self.problems: list[Problem] = []
         self._open: list[yaml.Node] = []
@@ -248,7 +249,7 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = key_node.value
-            if reason := _odd_key(key_node):
+            if reason := _odd_key(key_node, self.dotted):
                 self._complain(key_node, reason)
             elif key in lines:
                 shown = show_path((*path, key))
@@ -263,7 +264,7 @@ class _Builder:
         self.problems.append(Problem(origin, message))
 
 
-def _odd_key(node: yaml.Node) -> str | None:
+def _odd_key(node: yaml.Node, dotted: bool) -> str | None:
     """What is wrong with a mapping's key, if anything is."""
     if not isinstance(node, yaml.ScalarNode):
         return "a key must be a string; got a list or a mapping"
@@ -273,7 +274,7 @@ def _odd_key(node: yaml.Node) -> str | None:
         return f"a key has at most {MAX_KEY} printable characters; got {node.value[:40]!a}..."
     if node.value == "<<":
         return "merge keys (`<<`) are not supported; put what is shared in a file and `include` it"
-    if "." in node.value:
+    if "." in node.value and not dotted:
         first, rest = node.value.split(".", 1)
         return f"the key `{node.value}` holds a dot; nest it: `{first}: {{{rest}: ...}}`"
     return None

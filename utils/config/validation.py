@@ -12,7 +12,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -30,18 +30,26 @@ def validate(schema: type[T], merged: Layer) -> T:
 
     Raises ConfigError with every problem, ordered by file and line.
     """
-    # In a tuple, for pydantic hands a config on to a standard dataclass only from outside; built
-    # on each call, for registries may have grown.
+    return validator(schema)(merged)  # made on each call, for registries may have grown
+
+
+def validator(schema: type[T]) -> Callable[[Layer], T]:
+    """``validate`` by ``schema`` as it and its registries are now, made once for many layers."""
+    # In a tuple, for pydantic hands a config on to a standard dataclass only from outside.
     alone = tuple[schema]  # type: ignore[valid-type]
     adapter = TypeAdapter(alone, config=ConfigDict(extra="forbid"))
-    problems = _odd_texts(merged)
-    try:
-        (instance,) = adapter.validate_json(json.dumps([merged.data]), strict=True)
-    except ValidationError as error:
-        problems += _problems(error.errors(), schema, merged)
-    if problems:
-        raise ConfigError(_in_order(problems, merged))
-    return instance
+
+    def check(merged: Layer) -> T:
+        problems = _odd_texts(merged)
+        try:
+            (instance,) = adapter.validate_json(json.dumps([merged.data]), strict=True)
+        except ValidationError as error:
+            problems += _problems(error.errors(), schema, merged)
+        if problems:
+            raise ConfigError(_in_order(problems, merged))
+        return instance
+
+    return check
 
 
 MAX_TEXT = 1000

@@ -213,6 +213,7 @@ class ResultsDatabase:
             (schema.metrics, folder.metrics.read()),
             (schema.estimates, folder.estimates.read()),
             (schema.links, folder.links.read()),
+            (schema.labels, folder.labels.read()),
         )
         if damage := folder.damage():
             raise DamagedError("; ".join(damage))
@@ -294,7 +295,7 @@ def run_write(record: RunRecord) -> Write:
 
 
 def rows_write(table: Table, run: str, rows: Sequence[tuple[Any, ...]]) -> Write:
-    """Insert rows (``Metric``, ``Estimate``, ``Link``) in place of those with the same key."""
+    """Insert rows (``Metric``, ``Estimate``, ...) in place of those with the same key."""
     key = [column for column in table.primary_key if column.name != "run"]
     same = and_(table.c.run == run, *(column == bindparam(f"old_{column.name}") for column in key))
 

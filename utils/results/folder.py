@@ -19,7 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from utils.results.columns import columns_of
 from utils.results.migrations import Convert, converter
-from utils.results.records import Estimate, Link, Metric, RunRecord, checked
+from utils.results.records import Estimate, Label, Link, Metric, RunRecord, checked
 
 LONGEST_HEADER = 4096  # bytes: what is longer is no header of ours, and may never end
 
@@ -255,13 +255,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class RunFolder:
-    """A run's folder, ``results/runs/<id>/``: metrics, estimates, links and status."""
+    """A run's folder, ``results/runs/<id>/``: metrics, estimates, links, labels and status."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.metrics = CsvLog(self.path / "metrics.csv", Metric)
         self.estimates = CsvLog(self.path / "estimates.csv", Estimate, self._earlier)
         self.links = CsvLog(self.path / "links.csv", Link)
+        self.labels = CsvLog(self.path / "labels.csv", Label)
         self.status_path = self.path / "status.json"
 
     def _earlier(self, header: Sequence[str]) -> Convert | None:
@@ -270,7 +271,7 @@ class RunFolder:
 
     @property
     def _logs(self) -> tuple[CsvLog[Any], ...]:
-        return self.metrics, self.estimates, self.links
+        return self.metrics, self.estimates, self.links, self.labels
 
     def create(self) -> None:
         """Make the folder if it is not there. Raises OSError, naming it, when that fails."""
@@ -334,7 +335,7 @@ class RunFolder:
 
     @property
     def _measured(self) -> tuple[CsvLog[Any], ...]:
-        return self.metrics, self.estimates  # links may be added when a run has finished
+        return self.metrics, self.estimates  # the others may grow when a run has finished
 
     def _status_row(self) -> dict[str, Any] | None:
         try:

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: who holds it is at the run."""
+"""The lock of a run's folder: who holds it is at the run. Whether a run goes on or is lost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
 ATTEMPTS = 3
+SILENCE = timedelta(minutes=5)  # ten heartbeats
 
 
 class BusyError(Exception):
@@ -43,6 +45,27 @@ def is_free(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_free_here(host: str, path: Path) -> bool:
+    """Whether a run's lock is known to be free: by its own host only, which is where it counts."""
+    return host == socket.gethostname() and is_free(path)
+
+
+def shown_status(status: str, heartbeat: str, now: datetime, lock_is_free: bool = False) -> str:
+    """The status; ``lost`` for a run that says it is running, and is not.
+
+    That is one whose lock is free, or that has not been heard of lately.
+    """
+    if status != "running":
+        return status
+    if lock_is_free:
+        return "lost"
+    try:
+        silent = now - datetime.fromisoformat(heartbeat) > SILENCE
+    except (ValueError, TypeError):  # none, or no time at all
+        silent = True
+    return "lost" if silent else status
 
 
 def _taken(file: TextIO) -> bool:

@@ -69,6 +69,14 @@ class Link(NamedTuple):
     kind: Annotated[str, InSql(64, is_key=True)]
 
 
+class Label(NamedTuple):
+    """What an experiment calls a run on an axis ("data set", "MNIST"); of two the last counts."""
+
+    experiment: Annotated[str, InSql(160, is_key=True)]
+    name: Annotated[str, InSql(100, is_key=True)]
+    value: Annotated[str, InSql(100)]
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """What is known of one run; empty text and None stand for "not known (yet)".

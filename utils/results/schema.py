@@ -31,9 +31,9 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
 
 from utils.results.columns import columns_of
-from utils.results.records import RUN_ID_LENGTH, Estimate, Link, Metric, RunRecord
+from utils.results.records import RUN_ID_LENGTH, Estimate, Label, Link, Metric, RunRecord
 
-VERSION = 2
+VERSION = 3
 
 
 class OptionalReal(TypeDecorator[float]):
@@ -121,6 +121,7 @@ metrics = _table_of_rows("metrics", Metric, Index("metrics_by_name", "name", "sp
 estimates = _table_of_rows("estimates", Estimate)
 # No foreign key on target: the run pointed at may live in another folder or come in later.
 links = _table_of_rows("links", Link)
+labels = _table_of_rows("labels", Label)
 
 schema_version = Table(
     "schema_version",

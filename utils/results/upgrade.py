@@ -8,7 +8,7 @@ from utils.results import schema
 from utils.results.migrations import method_of
 from utils.results.views import create_views, drop_views
 
-FIRST = 1
+FIRST, WITHOUT_LABELS = 1, 2
 
 
 def upgrade(connection: Connection, version: int | None) -> bool:
@@ -16,15 +16,21 @@ def upgrade(connection: Connection, version: int | None) -> bool:
 
     All within the caller's transaction: other processes see the old form or the new one.
     """
-    if version != FIRST:
+    if version not in (FIRST, WITHOUT_LABELS):
         return False
+    if version == FIRST:
+        _to_second(connection)
+    schema.labels.create(connection)
+    connection.execute(update(schema.schema_version).values(version=schema.VERSION))
+    return True
+
+
+def _to_second(connection: Connection) -> None:
     drop_views(connection)
     connection.execute(text("ALTER TABLE runs ADD COLUMN code TEXT NOT NULL DEFAULT '{}'"))
     connection.execute(text("ALTER TABLE runs ADD COLUMN x_size BIGINT"))
     _renew_estimates(connection)
     create_views(connection)
-    connection.execute(update(schema.schema_version).values(version=schema.VERSION))
-    return True
 
 
 def _renew_estimates(connection: Connection) -> None:
