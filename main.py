@@ -43,6 +43,10 @@ def parser() -> cli.Parser:
         help="single values, such as training.epochs=10 posterior.name=planar; an element of a "
         "list is evaluation.estimators[0].num_samples=100, evaluation.splits+=[train] appends",
     )  # fmt: skip
+    cli.add_option(
+        group, "plugin", metavar="FILE", nargs="+", action="extend", default=[],
+        help="Python files that register components of your own (in YAML: plugins: [FILE])",
+    )  # fmt: skip
     group = main.add_argument_group("actions (instead of a run)").add_mutually_exclusive_group()
     cli.add_option(group, "dry_run", action="store_true", help="print the merged configuration")
     cli.add_option(

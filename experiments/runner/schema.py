@@ -59,6 +59,17 @@ def _check_order(phases: list[Phase]) -> list[Phase]:
 
 
 @dataclass(frozen=True)
+class Plugin:
+    """A Python file outside the program that registers components.
+
+    ``digest`` names its content (SHA-256, 12 digits); it is filled in, and is checked where given.
+    """
+
+    path: str
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
 class Initialise:
     """Weights taken from a finished run before anything else is done.
 
@@ -169,6 +180,8 @@ class RunConfig:
     evaluation: Evaluation
     runtime: Runtime
     phases: Annotated[list[Phase], AfterValidator(_check_order)]
+    plugins: Annotated[list[Plugin], AfterValidator(lambda given: given or None)] | None = None
+    """Paths, relative to this file, of Python files that register components of your own."""
     initialise: Initialise | None = None
     experiment: Name = "default"
     seed: Seed = 0
@@ -189,6 +202,7 @@ DEFAULTS: Mapping[str, Any] = {
     "evaluation": {"estimators": [{"name": "importance"}], "splits": ["test"]},
     "runtime": {},
     "phases": ["train", "estimate"],
+    "plugins": [],
 }
 
 TRAINED = ("data", "model", "encoder", "posterior", "loss", "training", "initialise")
