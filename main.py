@@ -90,7 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return app.run(options, ["python", "main.py", *arguments])
 
 
-if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # until a run begins, nothing is to be saved
+def program() -> int:
+    """The whole program: until a run begins, nothing is to be saved when a signal comes."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(program())

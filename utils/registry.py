@@ -140,20 +140,24 @@ class Registry(Generic[T]):
         """
 
         def decorate(factory: F) -> F:
-            self.add(_entry(name, factory))
+            self._refuse_taken(name, factory)
+            self._entries[name] = _entry(name, factory)
             return factory
 
         return decorate
 
     def add(self, entry: Entry[T]) -> None:
         """Make a component available. Raises ValueError when another one has its name."""
-        previous = self._entries.get(entry.name)
-        if previous is not None and previous.factory is not entry.factory:
+        self._refuse_taken(entry.name, entry.factory)
+        self._entries[entry.name] = entry
+
+    def _refuse_taken(self, name: str, factory: Callable[..., T]) -> None:
+        previous = self._entries.get(name)
+        if previous is not None and previous.factory is not factory:
             raise ValueError(
-                f"{self.kind}: the name {entry.name!r} is registered twice, the first time in "
+                f"{self.kind}: the name {name!r} is registered twice, the first time in "
                 f"{previous.factory.__module__}; take another name"
             )
-        self._entries[entry.name] = entry
 
     def unregister(self, name: str) -> None:
         """Forget a component: of a plugin that is no longer asked for, or of a test."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -54,7 +55,8 @@ class Interruption:
 def catching() -> Iterator[Interruption]:
     """Handle the three signals inside the block, as before it outside."""
     interruption = Interruption()
-    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT) if in_main else ()
     before = {number: signal.signal(number, interruption.handle) for number in wanted}
     try:
         yield interruption
