@@ -52,10 +52,11 @@ def parser() -> cli.Parser:
     cli.add_option(
         group,
         "list",
-        metavar="REGISTRY",
+        metavar="WHAT",
         nargs="?",
         const="",
-        help="print the registries, or the components of one with their options",
+        help="print the registries; of one its components with their options, of a section of the "
+        "configuration (run, training, evaluation, ...) its keys",
     )
     cli.add_option(group, "download", metavar="DATASET", help="fetch and check a data set")
     group = main.add_argument_group("run control")

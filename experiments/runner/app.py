@@ -18,7 +18,7 @@ from experiments.runner import catalogue, plugins
 from experiments.runner.build import BuildError, build, check_data, load_data, make_dataset
 from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
-from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
+from experiments.runner.schema import DEFAULTS, REGISTRIES, SECTIONS, RunConfig, default_values
 from experiments.runner.signals import InterruptedRunError
 from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
@@ -231,11 +231,16 @@ def _list(options: Namespace, console: Console) -> int:
     if options.list == "":
         write_results(catalogue.registries(REGISTRIES) + "\n")
         return ExitCode.DONE
-    registry = REGISTRIES.get(options.list)
-    if registry is None:
-        hint = did_you_mean(options.list, REGISTRIES)
-        raise UsageError(f"no registry {options.list!r}; there are {', '.join(REGISTRIES)}{hint}")
-    write_results(catalogue.components(registry) + "\n")
+    if registry := REGISTRIES.get(options.list):
+        write_results(catalogue.components(registry) + "\n")
+    elif schema := SECTIONS.get(options.list):
+        write_results(catalogue.section(schema, default_values(options.list)) + "\n")
+    else:
+        known = [*REGISTRIES, *SECTIONS]
+        hint = did_you_mean(options.list, known)
+        raise UsageError(
+            f"no registry or section {options.list!r}; there are {', '.join(known)}{hint}"
+        )
     return ExitCode.DONE
 
 
