@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,9 @@ MOST_IMAGES = 12
 LARGEST_IMAGE = 2_000_000  # bytes
 
 
+T = TypeVar("T")
+
+
 class Picture(NamedTuple):
     """A picture as a data URL, and what it shows."""
 
@@ -54,14 +57,49 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: tables, pictures, or a word on why there are none."""
+    """A part of the page: a table, pictures, or a word on why there are none."""
 
     title: str
-    tables: Sequence[Table] = ()
+    table: Table | None = None
     pictures: Sequence[Picture] = ()
     note: str = ""
     csv: str = ""
     """Of the exact numbers, for programs."""
+
+    @property
+    def common(self) -> str:
+        """What all rows of the table have in common, so that it need not stand in each."""
+        return (
+            ""
+            if self.table is None
+            else ", ".join(
+                f"{self.table.headings[place].label} {self.table.rows[0][place].text()}"
+                for place in sorted(_alike(self.table))
+            )
+        )
+
+    @property
+    def differing(self) -> Table | None:
+        """The other columns."""
+        if self.table is None:
+            return None
+        left_out = _alike(self.table)
+
+        def kept(items: Sequence[T]) -> list[T]:
+            return [item for place, item in enumerate(items) if place not in left_out]
+
+        return replace(
+            self.table, headings=kept(self.table.headings), rows=list(map(kept, self.table.rows))
+        )
+
+
+def _alike(table: Table) -> set[int]:
+    """The places of the columns of words in which all rows say the same."""
+    return {
+        place
+        for place, heading in enumerate(table.headings)
+        if not heading.is_number and len({row[place].text() for row in table.rows}) == 1
+    }
 
 
 def report(database: ResultsDatabase, experiments: Sequence[str]) -> str:
@@ -104,7 +142,7 @@ def _estimates(database: ResultsDatabase, runs: pd.DataFrame) -> Section:
         raise ReportError("There are no estimates of finished runs.")
     table = summary.estimate_table(estimates, runs, present)
     exact = summary.estimate_table(estimates, runs, present, with_hash=True)
-    return Section("Estimates", [table], csv=to_csv(exact))
+    return Section("Estimates", table, csv=to_csv(exact))
 
 
 def _gaps(database: ResultsDatabase, runs: pd.DataFrame) -> Section:
@@ -120,9 +158,9 @@ def _gaps(database: ResultsDatabase, runs: pd.DataFrame) -> Section:
     try:
         bars = [_svg(gap_figures.bar_figure(lines), "gaps, stacked")]
     except ReportError as error:
-        return Section("Gaps", [table], note=str(error), csv=to_csv(exact))
+        return Section("Gaps", table, note=str(error), csv=to_csv(exact))
     data = _svg(_data_figure(measured, runs), "bounds and gaps, datum by datum")
-    return Section("Gaps", [table], [*bars, data], csv=to_csv(exact))
+    return Section("Gaps", table, [*bars, data], csv=to_csv(exact))
 
 
 def _data_figure(measured: Sequence[gaps.Measured], runs: pd.DataFrame) -> Figure:

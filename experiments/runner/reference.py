@@ -66,7 +66,9 @@ def _escaped(text: str) -> str:
     """Outside of code, what Markdown or HTML would take for a mark."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
-        part if index % 2 else re.sub(r"([*_|<>\[\]])", r"\\\1", part)
+        part
+        if index % 2
+        else re.sub(r"([*_|\[\]])", r"\\\1", part.replace("<", "&lt;").replace(">", "&gt;"))
         for index, part in enumerate(parts)
     )
 
