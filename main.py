@@ -31,7 +31,7 @@ damaged, 4 diverged, 75 stopped by a signal with a checkpoint or busy elsewhere 
 def parser() -> cli.Parser:
     """The command line, grouped by what the options are for."""
     examples, notes = DESCRIPTION.split("\n\n", 1)
-    main = cli.Parser(prog="python main.py", description=examples, epilog=notes)
+    main = cli.Parser(prog=cli.called_as("main.py"), description=examples, epilog=notes)
     group = main.add_argument_group("configuration")
     cli.add_option(group, "config", metavar="FILE", help="base configuration (YAML)")
     cli.add_option(
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with importing("main.py", options.debug):
         from experiments.runner import app
 
-    return app.run(options, ["python", "main.py", *arguments])
+    return app.run(options, [*cli.called_as("main.py").split(), *arguments])
 
 
 def program() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ import torch
 import plumbline
 from tests.finished_runs import QUICKSTART, SMALL
 from tests.test_plugins import MINE
+from utils.cli import COMMANDS, called_as
 
 pytestmark = pytest.mark.usefixtures("results_here")
 
-LOCAL = ["phases=[train,local_optimisation,estimate]", "local_optimisation.setting.cycles=1"]
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +118,20 @@ def test_what_is_wrong_says_what(run, tmp_path):
         run.estimate(run.data.splits["test"], "bdmc")
     with pytest.raises(RuntimeError, match="shape"):
         run.estimate(np.zeros((2, 3)))
+
+
+def test_the_commands_of_the_package_are_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["scripts"]) == set(COMMANDS)
+    for place in project["scripts"].values():
+        module, name = place.split(":")
+        assert callable(getattr(importlib.import_module(module), name))
+    assert (ROOT / "plumbline" / "py.typed").exists()
+
+
+@pytest.mark.parametrize(
+    ("called", "said"), [("/bin/plumbline", "plumbline"), ("x/main.py", "python main.py")]
+)
+def test_a_program_calls_itself_as_it_was_called(called, said, monkeypatch):
+    monkeypatch.setattr("sys.argv", [called])
+    assert called_as("main.py") == said
