@@ -13,6 +13,7 @@ Blocks are carried out page by page, in the order of the page, in a folder of th
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sqlite3
@@ -159,3 +160,24 @@ def test_every_anchor_that_a_page_links_to_is_there():
             titles = re.findall(r"^#+ (.+)$", other.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", t).strip().lower().replace(" ", "-") for t in titles}
             assert anchor in slugs, f"{page.name}: {target}#{anchor}"
+
+
+SHORT = {'"epochs": 150': '"epochs": 2', '"max_steps": 600': '"max_steps": 20', "2000": "50"}
+"""What the test of the notebook takes less of."""
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name
+)
+def test_every_cell_of_a_notebook_runs(page, folder):
+    from matplotlib import pyplot
+
+    cells = [cell for cell in json.loads(page.read_text())["cells"] if cell["cell_type"] == "code"]
+    source = "\n".join("".join(cell["source"]) for cell in cells)
+    for given, less in SHORT.items():
+        assert given in source
+        source = source.replace(given, less)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    exec(compile(source, str(page), "exec"), names)
+    assert (names["gaps"]["amortisation gap"].abs() < 100).all()
+    pyplot.close("all")
