@@ -274,11 +274,11 @@ def run(
 
     Raises ConfigError, BuildError, DataError, DivergedError, and what else a run can end with.
     """
-    is_mapping = isinstance(config, Mapping)
-    assignments = [*_assignments(config if is_mapping else {}), *_assignments(overrides)]
+    given = config if isinstance(config, Mapping) else {}
+    base = None if config is None or isinstance(config, Mapping) else Path(config)
+    assignments = [*_assignments(given), *_assignments(overrides)]
     if names := [str(path) for path in plugins]:
         assignments.append(f"plugins+={json.dumps(names)}")
-    base = None if config is None or is_mapping else Path(config)
     layer = configuration.load(base, additional, assignments, DEFAULTS)
     root = results_root(None if results is None else str(results))
     console = Console(verbosity=verbosity)
@@ -303,7 +303,7 @@ def _component(registry: Registry[Any], given: str | Mapping[str, Any]) -> Node:
     options = {"name": given} if isinstance(given, str) else dict(given)
     kind = registry.kind.removesuffix("s")
     schema = dataclasses.make_dataclass("Part", [(kind, Annotated[Node, registry])])
-    part = validate(schema, Layer.of({kind: options}, Origin("argument")))
+    part: Any = validate(schema, Layer.of({kind: options}, Origin("argument")))
     node: Node = getattr(part, kind)
     return node
 

@@ -181,8 +181,8 @@ def _data_figure(measured: Sequence[gaps.Measured], runs: pd.DataFrame) -> Figur
         scatter.set(title=title, xlabel="log p(x), one point a datum", ylabel="bound (nats)")
         scatter.legend(fontsize="small")
         for name, colour in zip((gaps.APPROXIMATION, gaps.AMORTISATION), COLOURS, strict=False):
-            values = entry.values[name].value
-            finite = values[np.isfinite(values)]
+            gap = entry.values[name].value
+            finite = gap[np.isfinite(gap)]
             histogram.hist(finite, bins=20, color=colour, label=name, alpha=0.6)
         histogram.set(title=title, xlabel="gap (nats)", ylabel="data")
         histogram.legend(fontsize="small")
@@ -200,7 +200,7 @@ def _curves(database: ResultsDatabase, runs: pd.DataFrame) -> Section:
 
 def _images(runs: pd.DataFrame) -> Section:
     """The image grids that runs have left in their folders."""
-    pictures = []
+    pictures: list[Picture] = []
     for run in runs.to_dict("records"):
         for path in sorted(Path(run["folder"]).glob("figures/*.png")):
             if len(pictures) < MOST_IMAGES and path.stat().st_size <= LARGEST_IMAGE:
