@@ -12,7 +12,7 @@ SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
 DOCS := .venv-docs
 
-.PHONY: help demo test test-seeds test-slow lint bench reference docs clean
+.PHONY: help demo test test-seeds test-slow lint bench reference tables docs clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,12 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 
 reference: $(VENV)/installed ## Write docs/configuration.md anew out of the code
 	$(RUN) -m experiments.runner.reference > $(DOCS)-reference && mv $(DOCS)-reference docs/configuration.md
+
+TABLES = --results results/reference --db sqlite:///$(CURDIR)/.tables.sqlite
+
+tables: $(VENV)/installed ## Print the tables of the documents anew out of results/reference
+	@$(RUN) plot_from_db.py rebuild $(TABLES)
+	@for kind in table gaps; do $(RUN) plot_from_db.py $$kind $(TABLES); echo; done; rm -f .tables.sqlite*
 
 $(DOCS)/installed: requirements-docs.txt
 	$(PYTHON) -m venv $(DOCS)
