@@ -5,9 +5,9 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest -q -n 2
 NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
-UNSEEDED := architecture cli config configs data_cached data_cifar10 data_mnist database \
-	gap_figures gaps main plot_from_db recorder registry reporting results signals sweeps validation \
-	weights
+UNSEEDED := architecture cli config configs data_cached data_cifar10 data_mnist data_own database \
+	docs gap_figures gaps main plot_from_db plugins recorder reference registry report reporting \
+	results signals sweeps validation weights
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
 DOCS := .venv-docs

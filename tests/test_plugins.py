@@ -143,6 +143,13 @@ def test_what_is_wrong_with_a_plugin_is_said_in_one_line(mine, text, expected, c
     assert posteriors.names() == before
 
 
+@pytest.mark.parametrize("path", [".", "/dev/null", "\\0", "nowhere/\\u20ac.py"])
+def test_what_is_no_file_is_refused(path, capsys):
+    assert run(*small(f'plugins=["{path}"]')) == 2
+    said = capsys.readouterr().err
+    assert "is no file" in said or "is not there" in said or "not allowed" in said
+
+
 def test_two_plugins_of_one_name_and_two_components_of_one_name_are_refused(mine, capsys):
     other = mine.parent / "other" / "mine.py"
     other.parent.mkdir()

@@ -159,10 +159,11 @@ def _checked(path: Path, item: Any) -> str:
 
 
 def _read(path: Path) -> bytes:
+    if not path.is_file():  # reading a pipe or a device may never end
+        state = "is no file" if os.path.lexists(path) else "is not there"
+        raise PluginError(f"{_shown(path)} {state}; give the path of a Python file")
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise PluginError(f"{_shown(path)} is not there; give the path of a Python file") from None
     except OSError as error:
         raise PluginError(f"{_shown(path)} cannot be read: {error.strerror}") from error
 

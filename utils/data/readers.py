@@ -65,6 +65,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
 
 def _bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+        raise DataError("this is neither a file nor a folder")
     try:
         return path.read_bytes()
     except FileNotFoundError:
