@@ -177,9 +177,9 @@ class Run:
         if family is not None:
             sizes = {"latent_dim": self.model.latent_dim}
             sizes["num_features"] = self.encoder.num_features
-            posterior = _component(posteriors, family).build(**sizes).to(self._device)
+            posterior = self._component(posteriors, family).build(**sizes).to(self._device)
             context = posterior.initial_context().to(context).repeat(len(data), 1)
-        settings = _component(local_settings, setting).build()
+        settings = self._component(local_settings, setting).build()
         return local_optimise(settings.loss, self.model, posterior, data, context, settings, scope)
 
     @torch.no_grad()
@@ -205,7 +205,7 @@ class Run:
         Raises ConfigError for names and options that there are not, ValueError for an estimator
         that does not apply.
         """
-        measure = _component(estimators, estimator).build(compile_step=False)
+        measure = self._component(estimators, estimator).build(compile_step=False)
         measure.check(self.model)
         if measure.simulates:
             raise ValueError(f"{measure.label} measures data that it draws itself; use a run")
@@ -221,6 +221,17 @@ class Run:
             columns = dict(_columns({"log_px": found.log_px, **found.stats}))
             frames.append(pd.DataFrame(columns))
         return pd.concat(frames, ignore_index=True)
+
+    def _component(self, registry: Registry[Any], given: str | Mapping[str, Any]) -> Node:
+        """A validated component, of this run's plugins too. Raises ConfigError."""
+        named = self.config.plugins or ()
+        plugin_files.use({str(plugin.digest): Path(plugin.path) for plugin in named})
+        options = {"name": given} if isinstance(given, str) else dict(given)
+        kind = registry.kind.removesuffix("s")
+        schema = dataclasses.make_dataclass("Part", [(kind, Annotated[Node, registry])])
+        part: Any = validate(schema, Layer.of({kind: options}, Origin("argument")))
+        node: Node = getattr(part, kind)
+        return node
 
     def _tensor(self, x: Any) -> Tensor:
         """X as the model wants it. Raises ValueError where it is none that the model describes."""
@@ -296,16 +307,6 @@ def _assignments(settings: Settings) -> Iterator[str]:
         yield from (f"{key}={json.dumps(value)}" for key, value in settings.items())
     else:
         yield from settings
-
-
-def _component(registry: Registry[Any], given: str | Mapping[str, Any]) -> Node:
-    """A validated component. Raises ConfigError."""
-    options = {"name": given} if isinstance(given, str) else dict(given)
-    kind = registry.kind.removesuffix("s")
-    schema = dataclasses.make_dataclass("Part", [(kind, Annotated[Node, registry])])
-    part: Any = validate(schema, Layer.of({kind: options}, Origin("argument")))
-    node: Node = getattr(part, kind)
-    return node
 
 
 def _columns(quantities: Mapping[str, Quantity]) -> Iterator[tuple[str, list[float]]]:

@@ -75,7 +75,7 @@ def test_estimators_take_arrays_of_any_shape_that_fits(run):
     np.testing.assert_allclose(frame["log_px"], run.model.log_px(x), rtol=1e-6)
 
 
-def test_a_mapping_is_a_configuration_and_a_plugin_comes_with_the_run(results, tmp_path):
+def test_a_mapping_is_a_configuration_and_a_plugin_comes_with_the_run(run, results, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(MINE)
     settings = {"experiment": "mapped", "posterior.name": "mine", "training.epochs": 1}
@@ -89,7 +89,11 @@ def test_a_mapping_is_a_configuration_and_a_plugin_comes_with_the_run(results, t
     plugin.unlink()
     again = plumbline.load(made.id, results=results)
     assert again.config.posterior.name == "mine"
-    assert again.draws(again.data.splits["test"][0]).z.shape == (1, 1, 2)
+    x = again.data.splits["test"][:1]
+    assert again.draws(x).z.shape == (1, 1, 2)
+    assert plumbline.load(run.id, results=results).config.plugins is None  # which forgets `mine`
+    setting = {"name": "fast", "max_steps": 10}
+    assert again.local_optimum(x, family="mine", setting=setting).context.shape == (1, 4)
 
 
 def test_weights_are_those_of_the_epoch_asked_for(run):

@@ -63,7 +63,7 @@ def activate(layer: Layer) -> Layer:
     problems: list[Problem] = []
     chosen: dict[str, str] = {}
     for index, item in enumerate(given):
-        origin = layer.origin((SECTION, index))
+        origin = layer.origin((SECTION, index, "path"))
         try:
             path = _path_of(item, origin)
             chosen[str(path)] = _checked(path, item)
