@@ -6,12 +6,14 @@ PYTEST := $(RUN) -m pytest -q -n 2
 NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
 UNSEEDED := architecture cli config_includes config_layers config_set config_yaml configs \
-	data_cached data_cifar10 data_mnist database gap_figures gaps interrupted main \
-	mishaps pivot plot_from_db ray recorder refusals registry reporting results signals slurm \
-	sweep sweep_file sweep_pool sweeps validation weights
+	data_cached data_cifar10 data_mnist data_own database docs gap_figures gaps interrupted main \
+	mishaps pivot plot_from_db plugins ray recorder reference refusals registry report reporting \
+	results signals slurm sweep sweep_file sweep_pool sweeps validation weights
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
-.PHONY: help demo test test-seeds test-slow lint bench clean
+DOCS := .venv-docs
+
+.PHONY: help demo test test-seeds test-slow lint bench reference tables docs clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +57,24 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 	$(RUN) -m benchmarks.toys
 	$(RUN) -m benchmarks.hvae_gaussian
 
+reference: $(VENV)/installed ## Write docs/configuration.md anew out of the code
+	$(RUN) -m experiments.runner.reference > $(DOCS)-reference && mv $(DOCS)-reference docs/configuration.md
+
+TABLES = --results results/reference --db sqlite:///$(CURDIR)/.tables.sqlite
+
+tables: $(VENV)/installed ## Print the tables of the documents anew out of results/reference
+	@$(RUN) plot_from_db.py rebuild $(TABLES)
+	@for kind in table gaps; do $(RUN) plot_from_db.py $$kind $(TABLES); echo; done; rm -f .tables.sqlite*
+
+$(DOCS)/installed: requirements-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	@touch $@
+
+docs: $(DOCS)/installed ## Build the documentation into site/, strictly, in an environment of its own
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 clean: ## Remove the virtual environment and caches; results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,7 +31,7 @@ damaged, 4 diverged, 75 stopped by a signal or --max-time with a checkpoint, or 
 def parser() -> cli.Parser:
     """The command line, grouped by what the options are for."""
     examples, notes = DESCRIPTION.split("\n\n", 1)
-    main = cli.Parser(prog="python main.py", description=examples, epilog=notes)
+    main = cli.Parser(prog=cli.called_as("main.py"), description=examples, epilog=notes)
     group = main.add_argument_group("configuration")
     cli.add_option(group, "config", metavar="FILE", help="base configuration (YAML)")
     cli.add_option(
@@ -44,6 +44,10 @@ def parser() -> cli.Parser:
         "a list as in evaluation.estimators[0].num_samples=100, append as in "
         "evaluation.splits+=[train]",
     )  # fmt: skip
+    cli.add_option(
+        group, "plugin", metavar="FILE", nargs="+", action="extend", default=[],
+        help="Python files that register components of your own (in YAML: plugins: [FILE])",
+    )  # fmt: skip
     group = main.add_argument_group("actions (instead of a run)").add_mutually_exclusive_group()
     cli.add_option(
         group, "dry_run", action="store_true", help="print the merged configuration, run nothing"
@@ -51,11 +55,11 @@ def parser() -> cli.Parser:
     cli.add_option(
         group,
         "list",
-        metavar="REGISTRY",
+        metavar="WHAT",
         nargs="?",
         const="",
         help="print what can be named in a configuration; with the name of a registry its "
-        "components and their options",
+        "components with their options, of a section (run, training, evaluation, ...) its keys",
     )
     cli.add_option(group, "download", metavar="DATASET", help="fetch and check a data set")
     group = main.add_argument_group("run control")
@@ -92,10 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with importing("main.py", options.debug):
         from experiments.runner import app
 
-    return app.run(options, ["python", "main.py", *arguments])
+    return app.run(options, [*cli.called_as("main.py").split(), *arguments])
+
+
+def program() -> int:
+    """The whole program: until a run begins, nothing is to be saved when a signal comes."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
+    return main()
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # until a run begins, nothing is to be saved
-        signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
-    sys.exit(main())
+    sys.exit(program())

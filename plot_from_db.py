@@ -147,6 +147,16 @@ def tabulate_gaps(arguments: argparse.Namespace) -> None:
         _say(f"wrote {arguments.figure}")
 
 
+def write_report(arguments: argparse.Namespace) -> None:
+    """Write one page of HTML about some experiments."""
+    from experiments.reporting import ReportError
+    from experiments.reporting.report import report
+
+    if arguments.output.suffix.lower() not in (".html", ".htm"):
+        raise ReportError(f"--output {arguments.output}: a report is HTML; name it .html")
+    _write(report(_database(arguments), arguments.experiment), arguments.output)
+
+
 def rebuild(arguments: argparse.Namespace) -> None:
     """Make the database out of the run folders."""
     from utils.results.database import DatabaseError, database_url
@@ -236,6 +246,11 @@ def _figure(parser: Parser) -> None:
     add_option(parser, "output", type=Path, required=True, metavar="FILE", help=text)
 
 
+def _page(parser: Parser) -> None:
+    text = "where to write the page: .html"
+    add_option(parser, "output", type=Path, required=True, metavar="FILE", help=text)
+
+
 def _also_figure(parser: Parser) -> None:
     text = "also draw the gaps into this file: .png, .pdf or .svg"
     add_option(parser, "figure", type=Path, metavar="FILE", help=text)
@@ -290,6 +305,12 @@ COMMANDS = (
             *(_experiment, _split, _all, _over_training, _log_px, _digits),
             *(_format("markdown"), _output, _also_figure),
         ),
+    ),
+    Command(
+        "report",
+        "write one page about experiments: runs, bounds, gaps, curves, images, settings",
+        write_report,
+        (_experiment, _page),
     ),
     Command("rebuild", "make the database out of the run folders", rebuild, ()),
 )

@@ -117,11 +117,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return False
         return True
 
-    command = ["python", "sweep.py", *(sys.argv[1:] if arguments is None else arguments)]
+    given = sys.argv[1:] if arguments is None else arguments
+    command = [*cli.called_as("sweep.py").split(), *given]
     return app.run(options, command, app.Reports(takes, plot_from_db.main))
 
 
-if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # until runs begin, nothing is to be saved
+def program() -> int:
+    """The whole program: until runs begin, nothing is to be saved when a signal comes."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(program())

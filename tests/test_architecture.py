@@ -28,6 +28,7 @@ def test_imports_point_downwards(layer):
     above = set(LAYERS[LAYERS.index(layer) + 1 :]) | {
         "main",
         "plot_from_db",
+        "plumbline",
         "tests",
         "benchmarks",
     }

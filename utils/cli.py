@@ -85,6 +85,16 @@ def parse(parser: Parser, argv: Sequence[str] | None = None) -> argparse.Namespa
     return namespace
 
 
+def called_as(script: str) -> str:
+    """How the program was called: as an installed command, or as a script of the clone."""
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119 (imported before anything else)
+    return name if name in COMMANDS else f"python {script}"
+
+
+COMMANDS = ("plumbline", "plumbline-plot", "plumbline-sweep")
+"""What `pip install` makes of main.py, plot_from_db.py and sweep.py."""
+
+
 def write_results(text: str) -> None:
     """Write to stdout at once. Raises OSError when it is full, not when its reader has gone.
 

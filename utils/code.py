@@ -29,32 +29,51 @@ Code = Mapping[str, str]
 """By file (relative to the repository) or package: a digest, or a version."""
 
 
-def code_of(modules: Iterable[str], root: Path = ROOT) -> dict[str, str]:
+PLUGIN = "plugin "
+"""Before the name of a file that is none of the repository."""
+
+
+def code_of(
+    modules: Iterable[str], root: Path = ROOT, outside: Mapping[str, bytes] | None = None
+) -> dict[str, str]:
     """The code that ``modules`` stand on: they, all that they import from ``root``, and versions.
+
+    So does the source ``outside`` of the repository, by the name of its file.
 
     A package's ``__init__`` that only passes names on is looked through: it counts for the
     modules that define the names asked for. Plumbing counts where it is named itself. Modules
     that are not below ``root`` are left out.
     """
+    outside = outside or {}
     seen: set[str] = set()
     waiting = sorted(set(modules))
+    for source in outside.values():
+        imported = _imports(iter(_import_nodes(source)), root)
+        waiting += (name for name in imported if not _is_plumbing(name))
     while waiting:
         module = waiting.pop()
         if module not in seen and _file(module, root) is not None:
             seen.add(module)
             if not _is_plumbing(module):
-                waiting += (name for name in _imports(module, root) if not _is_plumbing(name))
+                imports = _imports(_nodes(module, root), root)
+                waiting += (name for name in imports if not _is_plumbing(name))
     files = [file for module in seen if (file := _file(module, root)) is not None]
-    return _versions() | {str(f.relative_to(root)): digest(f) for f in sorted(files)}
+    plugins = {f"{PLUGIN}{name}": _digest(source) for name, source in outside.items()}
+    return _versions() | {str(f.relative_to(root)): digest(f) for f in sorted(files)} | plugins
 
 
 def changes(recorded: Code, root: Path = ROOT) -> list[str]:
     """What is not as it was recorded, in words (``differences``).
 
-    Whatever a file came to import, it has changed itself; so no import is followed here.
+    Whatever a file came to import, it has changed itself; so no import is followed here. Plugins
+    are part of a run's identity: another one makes another run.
     """
     versions = _versions()
-    files = {name: digest(root / name) for name in recorded if name not in versions}
+    files = {
+        name: value if name.startswith(PLUGIN) else digest(root / name)
+        for name, value in recorded.items()
+        if name not in versions
+    }
     return differences(recorded, versions | files)
 
 
@@ -159,9 +178,9 @@ def _file(module: str, root: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _imports(module: str, root: Path) -> Iterator[str]:
-    """The modules below ``root`` that the source of ``module`` names in its imports."""
-    for node in _nodes(module, root):
+def _imports(nodes: Iterable[ast.AST], root: Path) -> Iterator[str]:
+    """The modules below ``root`` that a source names in its imports."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

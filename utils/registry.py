@@ -140,16 +140,27 @@ class Registry(Generic[T]):
         """
 
         def decorate(factory: F) -> F:
-            previous = self._entries.get(name)
-            if previous is not None and previous.factory is not factory:
-                raise ValueError(f"{self.kind}: the name {name!r} is registered twice")
+            self._refuse_taken(name, factory)
             self._entries[name] = _entry(name, factory)
             return factory
 
         return decorate
 
+    def add(self, entry: Entry[T]) -> None:
+        """Make a component available. Raises ValueError when another one has its name."""
+        self._refuse_taken(entry.name, entry.factory)
+        self._entries[entry.name] = entry
+
+    def _refuse_taken(self, name: str, factory: Callable[..., T]) -> None:
+        previous = self._entries.get(name)
+        if previous is not None and previous.factory is not factory:
+            raise ValueError(
+                f"{self.kind}: the name {name!r} is registered twice, the first time in "
+                f"{previous.factory.__module__}; take another name"
+            )
+
     def unregister(self, name: str) -> None:
-        """Forget a component; tests that register their own tidy up with it."""
+        """Forget a component: of a plugin that is no longer asked for, or of a test."""
         self._entries.pop(name, None)
 
     def __iter__(self) -> Iterator[Entry[T]]:

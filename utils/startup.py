@@ -40,7 +40,7 @@ def importing(program: str, debug: bool = False) -> Iterator[None]:
 _REMEDY = "`make demo` sets everything up, for .venv/bin/python"
 
 
-def describe_failure(error: Exception, folder: Path = ROOT) -> str:
+def describe_failure(error: BaseException, folder: Path = ROOT) -> str:
     """Where in ``folder`` an import failed, and why: ``models/mine.py:3: ...``."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename:

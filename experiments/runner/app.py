@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
@@ -13,11 +14,11 @@ from enum import IntEnum
 
 import torch
 
-from experiments.runner import catalogue
+from experiments.runner import catalogue, plugins
 from experiments.runner.build import BuildError, build, check_data, load_data, make_dataset
 from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
-from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
+from experiments.runner.schema import DEFAULTS, REGISTRIES, SECTIONS, RunConfig, default_values
 from experiments.runner.signals import InterruptedRunError, time_limit
 from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
@@ -178,7 +179,14 @@ def _layer(options: Namespace) -> Layer:
     assignments = list(options.set)
     if options.device is not None:
         assignments.append(f"runtime.device={options.device}")
-    return configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
+    return _merged(options, assignments)
+
+
+def _merged(options: Namespace, assignments: Sequence[str]) -> Layer:
+    """All layers of the configuration, their plugins in use."""
+    named = [f"plugins+={json.dumps(options.plugin)}"] if options.plugin else []
+    layers = (options.config, options.additional_configs, [*assignments, *named], DEFAULTS)
+    return plugins.activate(configuration.load(*layers))
 
 
 @contextmanager
@@ -228,25 +236,31 @@ def _count_parameters(identified: Identified, console: Console) -> dict[str, int
 def _list(options: Namespace, console: Console) -> int:
     if options.config or options.additional_configs or options.set:
         raise UsageError("--list takes no configuration")
+    _merged(options, [])
     _warn_of_broken(console)
     if options.list == "":
         write_results(catalogue.registries(REGISTRIES) + "\n")
         return ExitCode.DONE
-    registry = REGISTRIES.get(options.list)
-    if registry is None:
-        hint = did_you_mean(options.list, REGISTRIES)
-        raise UsageError(f"no registry {options.list!r}; there are {', '.join(REGISTRIES)}{hint}")
-    write_results(catalogue.components(registry) + "\n")
+    if registry := REGISTRIES.get(options.list):
+        write_results(catalogue.components(registry) + "\n")
+    elif schema := SECTIONS.get(options.list):
+        write_results(catalogue.section(schema, default_values(options.list)) + "\n")
+    else:
+        known = [*REGISTRIES, *SECTIONS]
+        hint = did_you_mean(options.list, known)
+        raise UsageError(
+            f"no registry or section {options.list!r}; there are {', '.join(known)}{hint}"
+        )
     return ExitCode.DONE
 
 
 def _download(options: Namespace, console: Console) -> int:
     name = options.download
+    assignments = [f"data.name={name}", *options.set]
+    layer = _merged(options, assignments)
     if name not in datasets.names():
         hint = did_you_mean(name, datasets.names())
         raise UsageError(f"no data set {name!r}; there are {', '.join(datasets.names())}{hint}")
-    assignments = [f"data.name={name}", *options.set]
-    layer = configuration.load(options.config, options.additional_configs, assignments, DEFAULTS)
     with located(layer):
         make_dataset(_validated(layer, console)).download()
     console.info(f"{name} is there and checked")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from experiments.runner import plugins
 from experiments.runner.schema import SCIENCE, Phase, RunConfig
 from utils.code import ROOT, Code, code_of
 from utils.registry import Node
@@ -60,8 +61,9 @@ def phase_codes(config: RunConfig) -> dict[str, Code]:
 
 def _phase_code(config: RunConfig, phase: Phase) -> Code:
     sections = {"data", "model", "encoder", "posterior", *SCIENCE[phase]}
-    components = (_modules(getattr(config, section)) for section in sections)
-    return code_of({*DRIVERS[phase], *(module for modules in components for module in modules)})
+    components = {name for section in sections for name in _modules(getattr(config, section))}
+    outside = {plugin.name: plugin.source for plugin in plugins.of_modules(components)}
+    return code_of({*DRIVERS[phase], *components}, outside=outside)
 
 
 def _modules(value: Any) -> Iterator[str]:

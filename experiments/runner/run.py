@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from experiments.runner import families, phases, provenance, weights
+from experiments.runner import families, phases, plugins, provenance, weights
 from experiments.runner.adoption import Wanted, adopt_training
 from experiments.runner.build import (
     BuildError,
@@ -83,13 +83,14 @@ def identify(
         warn: told of runs there that cannot be read.
         planned: resolved configurations of runs that will have finished by then, by id.
 
-    Raises BuildError when data set or ``initialise`` make no sense.
+    Raises BuildError when data set or ``initialise`` make no sense, DataError where the data must
+    be there to identify the run, and are not.
     """
     if config.initialise is not None:
         config = replace(
             config, initialise=weights.settle(config.initialise, results, warn, planned)
         )
-    config = settle_families(config)
+    config = settle_families(_settle_data(config))
     plain = resolved(config)
     sections = {*SECTIONS, *(name for phase in config.phases for name in SCIENCE[phase])}
     science = {name: plain[name] for name in plain if name in sections}
@@ -99,7 +100,15 @@ def identify(
     if config.initialise is not None:  # of the same seed: then all seeds are one configuration
         run = config.initialise.run.removesuffix(f"-s{config.seed}")
         science["initialise"] = science["initialise"] | {"run": run}
+    if config.plugins:
+        science["plugins"] = sorted(str(plugin.digest) for plugin in config.plugins)
     return Identified(config, plain, identity(science, _data_locations(config)))
+
+
+def _settle_data(config: RunConfig) -> RunConfig:
+    """The same with those options of the data set that its content fills in."""
+    options = {**config.data.options, **make_dataset(config).settled_options()}
+    return replace(config, data=replace(config.data, options=options))
 
 
 def _data_locations(config: RunConfig) -> list[str]:
@@ -179,7 +188,8 @@ def _open(
         kept = config.runtime.keep_epochs
         wanted = Wanted(training, _data_locations(config), codes["train"], kept)
         links += _take_over(folder, wanted, destination, console)
-    _write_config(folder, identified.resolved)
+    plugins.keep_copies(config.plugins, folder.path)
+    _write_config(folder, record.config)
     checkpoint = phases.cut_back(
         config, folder, device, console.warn, _check_of(training, built.vae, config)
     )
@@ -272,10 +282,10 @@ def _record(identified: Identified, built: Built, data: Data, device: torch.devi
         git_dirty=git.dirty,
         versions=provenance.versions(),
         device=provenance.device_name(device),
-        dataset=config.data.name,
+        dataset=make_dataset(config).title,
         binarisation=data.binarisation,
         data_checksum=data.checksum,
-        config=identified.resolved,
+        config=plugins.stored(identified.resolved),
         posterior=config.posterior.name,
         loss=config.loss.name,
         num_parameters=built.num_parameters,

@@ -61,6 +61,19 @@ def _check_order(phases: list[Phase]) -> list[Phase]:
 
 
 @dataclass(frozen=True)
+class Plugin:
+    """A Python file outside the program that registers components.
+
+    ``digest`` names its content (SHA-256, 12 digits); it is filled in, and is checked where given.
+    """
+
+    path: str
+    """Of the file, relative to the file that names it."""
+    digest: str | None = None
+    """Of its content; filled in, and checked where given."""
+
+
+@dataclass(frozen=True)
 class Initialise:
     """Weights taken from a finished run before anything else is done.
 
@@ -70,11 +83,15 @@ class Initialise:
     """
 
     run: Name
+    """The id of a run, or `last` or `best` of `experiment`."""
     experiment: Name | None = None
+    """Whose runs are looked through for the last or the best."""
     parts: Annotated[list[Part], MinLen(1), Unique] = field(
         default_factory=lambda: ["model", "encoder", "posterior"]
     )
+    """Which weights are taken."""
     weights: Literal["last", "best"] | PositiveInt | None = None
+    """`last`, `best` on validation, or a kept epoch; null: those it was measured with."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,9 @@ class EarlyStopping:
     """
 
     patience: PositiveInt = 100
+    """Validations without a gain before training stops."""
     min_delta: NonNegativeFloat = 0.0
+    """Nats that a gain must exceed."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +117,15 @@ class Training:
     lr_warmup: PositiveInt | None = None
     """Epochs n through which the learning rate rises in a line: the e-th has e / (n + 1) of it."""
     epochs: PositiveInt = 100
+    """How often all training data are seen."""
     batch_size: PositiveInt = 100
+    """Data points of one step; the last batch of an epoch may have fewer."""
     clip_grad_norm: PositiveFloat | None = None
+    """The largest norm of the gradient; a longer one is scaled down. Null: none is."""
     evaluate_every: PositiveInt = 1
+    """Epochs between measurements of the bound on validation and test data."""
     early_stopping: EarlyStopping | None = None
+    """When to stop before `epochs`; null: never."""
     fixed: Annotated[list[Part], Unique] | None = None
     """Parts that keep the weights they start with."""
 
@@ -117,14 +141,21 @@ class LocalOptimisation:
     """
 
     setting: Annotated[Node, local_settings]
+    """How to search."""
     estimator: Annotated[Node, estimators]
+    """Measures the optimum with fresh samples."""
     families: Annotated[dict[Name, Annotated[Node, posteriors]], Unique] = field(
         default_factory=dict
     )
+    """Labels and the posteriors that they stand for; the run's own is always among them."""
     own: Literal[False] | Name | None = None
+    """The label of the run's own posterior; false leaves it out, and there are no gaps then."""
     scope: Literal["posterior", "context"] = "posterior"
+    """What is free for each datum: context and weights of the posterior, or the context alone."""
     loss: Annotated[Node, losses] | None = None
+    """What is optimised; null: what the setting says."""
     batch_size: PositiveInt = 100
+    """Data points that are searched for at once."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +163,15 @@ class Evaluation:
     """What is estimated after training, on which data, with which weights."""
 
     estimators: Annotated[list[Annotated[Node, estimators]], MinLen(1), Unique]
+    """What measures bounds and log p(x)."""
     splits: Annotated[list[Split], MinLen(1), Unique]
+    """Which data are measured, in local optimisation too."""
     weights: Literal["last", "best"] = "last"
+    """Those of the last epoch, or of the best validation."""
     max_data: PositiveInt | None = None
+    """The first so many data points of each split; null: all."""
     batch_size: PositiveInt = 100
+    """Data points that are measured at once."""
     num_simulated: PositiveInt = 100
     """Data drawn from the model, for the estimators that need an exact posterior draw."""
 
@@ -160,10 +196,15 @@ class Runtime:
     device: Annotated[str, AfterValidator(check_device)] = "auto"
     """auto, cpu, cuda, or a GPU by its number, as cuda:1."""
     compile: Literal["off", "auto", "on"] = "auto"
+    """Whether steps are fused by torch.compile; where that fails, they run as they are."""
     threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None
+    """Of PyTorch; null: as many as it takes by itself."""
     checkpoint_seconds: NonNegativeFloat = 20.0
+    """Between checkpoints of training."""
     tensorboard: bool = True
+    """Whether metrics and images go to the run's folder for TensorBoard, too."""
     images_every: NonNegativeInt = 10
+    """Epochs between images for TensorBoard; 0: none."""
     keep_epochs: Annotated[list[PositiveInt], Unique] | None = None
     """Epochs whose weights are kept for good, to be measured later."""
 
@@ -173,21 +214,48 @@ class RunConfig:
     """One run: everything that `main.py` needs to know."""
 
     data: Annotated[Node, datasets]
+    """What is modelled."""
     model: Annotated[Node, models]
+    """The generative model p(x, z)."""
     encoder: Annotated[Node, encoders]
+    """The network that looks at x; the posterior's context is a linear map of what it gives."""
     posterior: Annotated[Node, posteriors]
+    """The variational family q(z | x)."""
     loss: Annotated[Node, losses]
+    """The bound that is maximised."""
     training: Training
+    """See `training`."""
     local_optimisation: LocalOptimisation
+    """See `local_optimisation`."""
     evaluation: Evaluation
+    """See `evaluation`."""
     runtime: Runtime
+    """See `runtime`."""
     phases: Annotated[list[Phase], AfterValidator(_check_order)]
+    """What is done, in this order."""
+    plugins: Annotated[list[Plugin], AfterValidator(lambda given: given or None)] | None = None
+    """Paths, relative to this file, of Python files that register components of your own."""
     initialise: Initialise | None = None
+    """Weights to start from; null: drawn."""
     experiment: Name = "default"
+    """What the run belongs to in tables; no part of its identity."""
     labels: dict[LabelText, LabelText] = field(default_factory=dict)
-    """What the experiment calls this run on its axes, for tables: no science."""
+    """What the experiment calls this run on its axes, for tables; no part of its identity."""
     seed: Seed = 0
+    """Of all random draws."""
 
+
+SECTIONS: Mapping[str, type] = {
+    "run": RunConfig,
+    "training": Training,
+    "early_stopping": EarlyStopping,
+    "local_optimisation": LocalOptimisation,
+    "evaluation": Evaluation,
+    "runtime": Runtime,
+    "initialise": Initialise,
+    "plugins": Plugin,
+}
+"""What `--list` tells of beside the registries; `run` is the top level."""
 
 DEFAULTS: Mapping[str, Any] = {
     "data": {"name": "digits"},
@@ -204,7 +272,15 @@ DEFAULTS: Mapping[str, Any] = {
     "evaluation": {"estimators": [{"name": "importance"}], "splits": ["test"]},
     "runtime": {},
     "phases": ["train", "estimate"],
+    "plugins": [],
 }
+
+
+def default_values(section: str) -> Mapping[str, Any]:
+    """What every run starts from in one of ``SECTIONS``, beside the defaults of its fields."""
+    given = DEFAULTS if section == "run" else DEFAULTS.get(section)
+    return given if isinstance(given, Mapping) else {}
+
 
 TRAINED = ("data", "model", "encoder", "posterior", "loss", "training", "initialise")
 """The sections that, with the seed, identify what is trained."""

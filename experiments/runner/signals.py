@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -59,7 +60,9 @@ class Interruption:
 def catching() -> Iterator[Interruption]:
     """Handle the signals inside the block, as before it outside."""
     interruption = Interruption()
-    wanted = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGALRM)
+    in_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    handled = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGALRM)
+    wanted = handled if in_main else ()
     before = {number: signal.signal(number, interruption.handle) for number in wanted}
     try:
         yield interruption

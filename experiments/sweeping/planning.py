@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial, reduce
 from pathlib import Path
 
+from experiments.runner import plugins
 from experiments.runner.app import located
 from experiments.runner.run import Identified, identify
 from experiments.runner.schema import DEFAULTS, RunConfig
@@ -150,7 +151,7 @@ class _Planner:
         labels = {label_name(axis): of for axis, of in point.labels.items() if axis != SEED}
         if labels:
             sets.append(Word(f"labels={flow_mapping(labels)}", point.origin))
-        layer = self._layer([self.sweep.config, *files], sets)
+        layer = plugins.activate(self._layer([self.sweep.config, *files], sets))
         planned = {} if parent is None else {parent.id: parent.identified.resolved}
         with located(layer):
             config = self._validate(layer)

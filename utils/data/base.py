@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,6 +107,18 @@ class Dataset(ABC):
 
     execution_options: ClassVar[frozenset[str]] = frozenset()
     """Options that say where the data lies, not which data it is: no part of a run's identity."""
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return self.name
+
+    def settled_options(self) -> Mapping[str, Any]:
+        """Options that only the data themselves can fill in, so that they identify the run.
+
+        Raises DataError when they are missing.
+        """
+        return {}
 
     @abstractmethod
     def load(self) -> Data:
