@@ -25,7 +25,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	@touch $@
 
 demo: $(VENV)/installed ## Set up, train two small VAEs on digits, print their bounds and gaps
-	PYTHON=$(RUN) bash experiments/quickstart/run.sh
+	JOBS=2 PYTHON=$(RUN) bash experiments/quickstart/run.sh
 
 test: $(VENV)/installed ## Set up and run the tests
 	$(PYTEST) -m "not slow"

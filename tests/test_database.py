@@ -162,8 +162,9 @@ def test_missing_and_foreign_databases_are_refused(tmp_path: Path) -> None:
 def test_database_of_another_version_is_refused(
     database: ResultsDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    version = schema.VERSION
     monkeypatch.setattr(database_module.schema, "VERSION", 99)
-    with pytest.raises(DatabaseError, match="has schema 2, this program needs 99"):
+    with pytest.raises(DatabaseError, match=f"has schema {version}, this program needs 99"):
         ResultsDatabase(database_url(tmp_path))
 
 

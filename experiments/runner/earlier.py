@@ -22,6 +22,8 @@ from utils.results.database import DatabaseError, ResultsDatabase, first_line
 from utils.results.folder import DamagedError, RunFolder
 from utils.results.records import MEMBERSHIP, Label, Link, RunRecord, stamp
 
+LOG = "run.log"
+"""Where a sweep has its runs write what they say."""
 MAX_SHOWN = 6  # changed files named in one message
 
 
@@ -190,8 +192,8 @@ def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Cons
 
 
 def set_aside(folder: RunFolder, destination: Destination, console: Console) -> None:
-    """Move what is in a run's folder to ``replaced``, all but its lock."""
-    items = [item for item in folder.path.iterdir() if item.name != "lock"]
+    """Move what is in a run's folder to ``replaced``, all but its lock and a sweep's log."""
+    items = [item for item in folder.path.iterdir() if item.name not in ("lock", LOG)]
     if not items:
         return
     target = destination.results / "replaced" / f"{folder.path.name}-{stamp()}"

@@ -159,7 +159,7 @@ def _carry_out(
         for run in plan.runs
         if standings[run.id].state == "failed" and run not in due
     ]
-    launcher = _launcher(options) if due else LocalLauncher([{}])
+    launcher = _launcher(options, len(due)) if due else LocalLauncher([{}])
     num_done = len(plan.runs) - len(due) - len(earlier)
     console.info(f"{sweep.name}: {len(plan.runs)} runs, {num_done} finished, {len(due)} to do")
     progress = display.Progress(
@@ -182,7 +182,7 @@ def _carry_out(
     return _report(sweep, plan, options, reports, code)
 
 
-def _launcher(options: Namespace) -> Launcher:
+def _launcher(options: Namespace, num_due: int) -> Launcher:
     jobs = 1 if options.jobs is None else options.jobs
     if jobs < 1 or options.per_gpu < 1:
         raise UsageError("--jobs and --per-gpu must be at least 1")
@@ -199,7 +199,9 @@ def _launcher(options: Namespace) -> Launcher:
         if options.jobs is not None:
             raise UsageError("--jobs and --gpus: leave --jobs out; --per-gpu says how many")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return LocalLauncher(make_slots(jobs, gpus, options.per_gpu, os.environ, cores or 1))
+    return LocalLauncher(
+        make_slots(min(jobs, num_due), gpus, options.per_gpu, os.environ, cores or 1)
+    )
 
 
 def _report(sweep: Sweep, plan: Plan, options: Namespace, reports: Reports, code: ExitCode) -> int:

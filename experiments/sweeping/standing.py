@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from experiments.runner.earlier import Destination, code_changes, enrol, ensure_stored
+from experiments.runner.earlier import LOG, Destination, code_changes, enrol, ensure_stored
 from experiments.sweeping.planning import PlannedRun
 from utils.console import Console
 from utils.results.folder import DamagedError, RunFolder
@@ -81,7 +81,7 @@ def enrol_finished(
 
 def log_path(folder: RunFolder) -> Path:
     """Where everything goes that a run says."""
-    return folder.path / "run.log"
+    return folder.path / LOG
 
 
 def last_line(path: Path) -> str:
