@@ -97,6 +97,8 @@ class Training:
     """Epochs n through which the learning rate rises in a line: the e-th has e / (n + 1) of it."""
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 100
+    max_data: PositiveInt | None = None
+    """Training images, the first so many; null: all."""
     clip_grad_norm: PositiveFloat | None = None
     evaluate_every: PositiveInt = 1
     early_stopping: EarlyStopping | None = None
