@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from models.energies import AbsoluteValue
 from models.noisy_radius import NoisyRadius
+from models.posteriors.gaussian import StandardNormal
+from models.posteriors.monte_carlo import annealed_mala
+from models.posteriors.step_sizes import Fixed
 from utils.data import toy
 
 SHAPE = (1, 1, 1)
@@ -82,3 +86,23 @@ def test_its_mean_and_gradient_are_finite_at_the_origin():
 def test_more_than_one_number_is_refused():
     with pytest.raises(ValueError, match="one number a datum"):
         NoisyRadius((1, 1, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_leapfrog", [None, 2])
+def test_annealed_chains_from_the_prior_estimate_log_p_of_a_ring(num_leapfrog):
+    """Their weights are at most the likelihood's largest value, so that the mean's error holds."""
+    posterior = annealed_mala(
+        2,
+        base=StandardNormal(2),
+        num_steps=5,
+        step_size=partial(Fixed, first=0.02 if num_leapfrog is None else 0.1),
+        num_leapfrog=num_leapfrog,
+    ).double()
+    model, num_draws = made(2), 20_000
+    x = data(*(2 * math.pi * (radius + 2) for radius in (0.5, 1.2, 2.2)))
+    draw = posterior(torch.zeros(3, 0).double(), model.log_joint(x), num_draws)
+    shares = (draw.log_w - model.log_px(x)).exp()
+    error = shares.std(0) / math.sqrt(num_draws)
+    assert (error < 0.05).all()
+    assert ((shares.mean(0) - 1).abs() < 4.5 * error).all()

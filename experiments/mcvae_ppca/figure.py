@@ -115,19 +115,17 @@ def _table(results: Mapping[str, Errors]) -> Table:
 
 def _draw(results: Mapping[str, Errors]) -> Figure:
     """A box a method: bounds over repetitions; gradients over repetitions and coordinates."""
-    figure = Figure((11, 4), layout="constrained")
-    first, second = figure.subplots(1, 2)
-    names = [METHODS[method] for method in results]
-    # Shown from the top down.
-    settings = {"orientation": "horizontal", "tick_labels": names[::-1], "showfliers": False}
-    first.boxplot([errors.bound.numpy() for errors in results.values()][::-1], **settings)
-    gradients = [errors.gradient.flatten().numpy() for errors in results.values()]
-    second.boxplot(gradients[::-1], **settings)
-    first.set_xlabel("bound - log p(x), nats")
-    second.set_xlabel("gradient by the mean - exact gradient")
-    second.set_yticklabels([])
-    for axis in (first, second):
-        axis.axvline(0, color="0.7", linewidth=1, zorder=0)
+    figure = Figure((11, 5), layout="constrained")
+    bounds = [errors.bound for errors in results.values()]
+    gradients = [errors.gradient.flatten() for errors in results.values()]
+    titles = ("bound - log p(x), nats", "gradient by the mean - exact gradient")
+    axes = figure.subplots(1, 2)
+    for axis, values, title in zip(axes, (bounds, gradients), titles, strict=True):
+        names = [METHODS[method] for method in results]
+        axis.boxplot([of.numpy() for of in values], tick_labels=names, showfliers=False)
+        axis.axhline(0, color="0.7", linewidth=1, zorder=0)
+        axis.tick_params(axis="x", rotation=60)
+        axis.set_title(title)
     return figure
 
 

@@ -154,7 +154,7 @@ def _draw(results: Mapping[str, Sequence[Result]], exact: Sequence[Tensor]) -> F
         for axis, density, log_p in zip(column, by_ring, exact, strict=True):
             top, square = log_p.max().exp().item(), density.view(NUM_CELLS, NUM_CELLS)
             extent = [-EXTENT, EXTENT] * 2
-            axis.imshow(square.T, origin="lower", extent=extent, vmin=0, vmax=1.5 * top)
+            axis.imshow(square.T.numpy(), origin="lower", extent=extent, vmin=0, vmax=1.5 * top)
             axis.set(xticks=[], yticks=[])
     for axis, radius in zip(axes[:, 0], RADII, strict=True):
         axis.set_ylabel(f"x = 2π ({radius:g} + 2)", fontsize=9)
