@@ -128,7 +128,7 @@ def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, c
 
 
 def test_the_most_likely_parameters_are_a_maximum_near_the_truth():
-    splits = toy.NoisyRadius(latent_dim=5, num_train=5000).load().splits
+    splits = toy.NoisyRadiusData(latent_dim=5, num_train=5000).load().splits
     best = most_likely(5, splits)
     x = splits["train"]
 

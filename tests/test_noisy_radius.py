@@ -65,7 +65,7 @@ def test_it_is_a_density_whose_quadrature_has_converged(latent_dim, slope, offse
 
 def test_data_are_what_the_model_describes():
     """The mean of log p(x) over data is the same as over the model's own draws, for the truth."""
-    x = toy.NoisyRadius(latent_dim=7, num_train=4000).load().splits["train"]
+    x = toy.NoisyRadiusData(latent_dim=7, num_train=4000).load().splits["train"]
     assert x.shape == (4000, *SHAPE)
     model = made(7)
     own = model.sample(4000).x

@@ -65,7 +65,7 @@ class AbsoluteValue(Synthetic):
 
 
 @datasets.register("noisy_radius")
-class NoisyRadius(Synthetic):
+class NoisyRadiusData(Synthetic):
     """Synthetic data x = slope (‖z‖ + offset) + ε, z ~ N(0, I) of ``latent_dim``; x (1, 1, 1).
 
     What the model `noisy_radius` describes; the defaults are those of Thin et al. 2021
