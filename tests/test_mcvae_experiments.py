@@ -167,3 +167,14 @@ def test_shares_of_exact_draws_are_those_of_the_quadrature(monkeypatch):
     # 2 N KL is chi-square of about as many degrees as there are cells, less them: deviation √2m.
     cells = (rings.shares(z) > 0).sum().item()
     assert abs(found) < 5 * math.sqrt(2 * cells) / (2 * num) + 2e-3  # what the cells' radii round
+
+
+def test_following_the_exact_likelihood_takes_the_experiments_steps(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    settings = ["data.num_train=200", "data.num_test=8", "training.epochs=2"]
+    monkeypatch.setattr(sys, "argv", ["likelihood", "--dims", "3", "-set", *settings])
+    importlib.import_module("experiments.mcvae_toy_recovery.likelihood").main()
+    *_, row = capsys.readouterr().out.split("\n| 3 |")
+    slope, offset = (float(cell) for cell in row.split("|")[:2])
+    # Four steps of Adam change a logarithm by no more than four times the rate, 0.001, or so.
+    assert 0 < 1 - slope / math.e**2 < 0.005 and 0 < 1 - offset / math.e**2 < 0.005

@@ -86,6 +86,7 @@ def main() -> None:
     parser, console = make_parser(__doc__, "mcvae_ppca.png"), Console()
     parser.add_argument("--data", type=int, default=50, help="images; default: %(default)s")
     parser.add_argument("--repeats", type=int, default=200, help="default: %(default)s")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
     (seed,) = options.seeds
     settings = [f"seed={seed}", *options.assignments]
@@ -94,7 +95,7 @@ def main() -> None:
     settings = [f"initialise.run={trained.folder.path.name}", *settings]
     wanted = {
         method: Wanted(BASE, [f"{ADDITIONAL}/{method}.yaml", *options.files], settings)
-        for method in METHODS
+        for method in options.methods
     }
     runs = find_all(wanted, console)
     vae, x = trained.built.vae.double(), trained.splits["test"][: options.data].double()

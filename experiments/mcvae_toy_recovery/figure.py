@@ -63,10 +63,11 @@ def measure(run: Trained) -> Result:
     """What the run has learned, its gap by its own estimates."""
     model = cast(NoisyRadius, run.built.vae.model).double()
     gap = run.mean("exact", "log_px") - run.mean("importance", "elbo")
-    return _result(model, run.splits["test"], gap)
+    return result_of(model, run.splits["test"], gap)
 
 
-def _result(model: NoisyRadius, x: Tensor, gap: float | None) -> Result:
+def result_of(model: NoisyRadius, x: Tensor, gap: float | None) -> Result:
+    """A model's, log p(x) of test data x."""
     with torch.no_grad():
         slope, offset = model.log_slope.exp().item(), model.log_offset.exp().item()
         return Result(slope, offset, model.log_px(x).mean().item(), gap)
@@ -89,36 +90,38 @@ def most_likely(latent_dim: int, splits: Mapping[str, Tensor]) -> Result:
         return loss
 
     optimiser.step(closure)
-    return _result(model, splits["test"], None)
+    return result_of(model, splits["test"], None)
 
 
 def main() -> None:
     """Find the runs, print the table, draw."""
     parser, console = make_parser(__doc__, "mcvae_toy_recovery.png"), Console()
     parser.add_argument("--dims", type=int, nargs="+", default=DIMS, metavar="D")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
     wanted = {
         (dim, method, seed): Wanted(
             BASE,
             [f"{ADDITIONAL}/{method}.yaml", *options.files],
-            [*_dimension(dim), f"seed={seed}", *options.assignments],
+            [*dimension(dim), f"seed={seed}", *options.assignments],
         )
         for dim in options.dims
-        for method in METHODS
+        for method in options.methods
         for seed in options.seeds
     }
     runs = find_all(wanted, console)
     results: dict[int, dict[str, Sequence[Result]]] = {}
     for dim in options.dims:
-        splits = runs[dim, "vae", options.seeds[0]].splits
+        splits = runs[dim, options.methods[0], options.seeds[0]].splits
         results[dim] = {MAXIMUM: [most_likely(dim, splits)]}
-        for method in METHODS:
+        for method in options.methods:
             results[dim][method] = [measure(runs[dim, method, seed]) for seed in options.seeds]
     print(to_markdown(_table(results)))
     save(_draw(results), options.output, console)
 
 
-def _dimension(dim: int) -> list[str]:
+def dimension(dim: int) -> list[str]:
+    """What sets d."""
     return [f"data.latent_dim={dim}", f"model.latent_dim={dim}"]
 
 
@@ -145,13 +148,14 @@ def _draw(results: Results) -> Figure:
     figure = Figure((10, 4), layout="constrained")
     first, second = figure.subplots(1, 2)
     dims = list(results)
-    for method, name in METHODS.items():
+    for method in results[dims[0]]:
         errors = [np.mean([r.error for r in results[dim][method]]) for dim in dims]
+        if method == MAXIMUM:
+            first.plot(dims, errors, "ks-", label=MAXIMUM)
+            continue
         lost = [_lost(results[dim], method) for dim in dims]
-        first.plot(dims, errors, marker="o", markersize=4, label=name)
-        second.plot(dims, lost, marker="o", markersize=4, label=name)
-    best = [results[dim][MAXIMUM][0].error for dim in dims]
-    first.plot(dims, best, color="0.8", linewidth=6, zorder=0, label=MAXIMUM)
+        first.plot(dims, errors, marker="o", markersize=4, label=METHODS[method])
+        second.plot(dims, lost, marker="o", markersize=4)
     first.set(xlabel="d", ylabel="(a - 2π)² + (b - 2)²", xscale="log", yscale="log")
     second.set(xlabel="d", ylabel="log p(x) lost to the exact maximum, nats")
     second.set(xscale="log", yscale="log")
