@@ -25,7 +25,7 @@ from models import dynamics
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from models.posteriors.paths import PLAIN, SlopedPath, Target
-from utils.types import Fraction, PositiveInt
+from utils.types import Fraction, PositiveFloat, PositiveInt
 
 NumChains = Annotated[int, Ge(2)]
 NumDistributions = Annotated[int, Ge(2)]
@@ -143,9 +143,15 @@ class Annealer(Estimator):
         num_distributions: NumDistributions = 500,
         num_leapfrog: PositiveInt = USUAL_LEAPFROG,
         resample_below: Fraction | None = None,
+        step_size: PositiveFloat | None = None,
         chunk_size: PositiveInt = 1000,
     ) -> None:
-        self.path, self.schedule = path, schedule
+        if step_size is not None and schedule == "adaptive":
+            raise ValueError(
+                "with a `step_size` there is no pilot run, by which `schedule: adaptive` goes; "
+                "take `linear` or `sigmoidal`"
+            )
+        self.path, self.schedule, self.step_size = path, schedule, step_size
         self.num_chains, self.num_distributions = num_chains, num_distributions
         self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
         self.chunk_size = chunk_size
@@ -158,6 +164,8 @@ class Annealer(Estimator):
             "num_leapfrog": num_leapfrog,
             "resample_below": resample_below,
         }
+        if step_size is not None:
+            self.settings["step_size"] = step_size
 
     def chunks(
         self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
@@ -169,7 +177,10 @@ class Annealer(Estimator):
             yield path, self._plan(path)
 
     def _plan(self, path: Path) -> Plan:
-        pilot = run_pilot(path, self.num_leapfrog)
+        if self.step_size is None:
+            pilot = run_pilot(path, self.num_leapfrog)
+        else:
+            pilot = no_pilot(path, self.step_size)
         betas = SCHEDULES[self.schedule](self.num_distributions, pilot)
         step_sizes = interpolate(betas.contiguous(), pilot.betas, pilot.log_step_sizes).exp()
         return Plan(betas, step_sizes)
@@ -264,6 +275,13 @@ def run_pilot(path: Path, num_leapfrog: int) -> Pilot:
         beta = _next_level(beta, way.slope.evaluate(u).log_density.double())
 
 
+def no_pilot(path: Path, step_size: float) -> Pilot:
+    """The two ends and nothing between, with the same step size for all."""
+    beta = torch.zeros_like(path.draw(1)[0, :, 0], dtype=torch.float64)  # (B,)
+    betas = torch.stack([beta, beta + 1])
+    return Pilot(betas, torch.full_like(betas, math.log(step_size)))
+
+
 def _next_level(beta: Tensor, slope: Tensor) -> Tensor:
     """The next b (B,) for chains with ``slope`` (C, B), by bisection on the share of ESS."""
     low = (PILOT_GROWTH - 1) * beta + PILOT_FIRST
@@ -302,6 +320,7 @@ class AnnealedImportanceSampling(Annealer):
         num_leapfrog: leapfrog steps, one gradient each, of each of the T - 1 moves.
         resample_below: resample a datum's chains when their effective sample size falls below
             this share (sequential Monte Carlo, Del Moral et al. 2006); null: never.
+        step_size: of all moves; null: what the pilot run finds.
         chunk_size: rows (chains times data points) through the decoder at once; bounds memory.
 
     Per datum it gives ``log_px`` with its delta-method standard error over chains; ``reliable``,

@@ -60,6 +60,27 @@ def test_meets_the_exact_answer(linear_gaussian: LinearGaussian, path, schedule,
     assert (stats["ess"].value > 30).all()
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_step_size_spares_the_pilot_run(linear_gaussian: LinearGaussian, path, monkeypatch):
+    def none(*arguments: object) -> Pilot:
+        raise AssertionError("there is no pilot")
+
+    monkeypatch.setattr("estimators.annealed.run_pilot", none)
+    estimator = ais(path=path, step_size=0.3)
+    log_px, stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
+    exact = linear_gaussian.log_px(X).detach()
+    assert ((log_px.value - exact).abs() < 4.5 * log_px.standard_error).all()
+    assert (log_px.standard_error < 0.1).all()
+    monkeypatch.undo()
+    by_pilot = ais(path=path)(linear_gaussian, gaussian(2), X, CONTEXT).stats
+    assert not torch.allclose(stats["acceptance"].value, by_pilot["acceptance"].value)
+
+
+def test_a_step_size_and_an_adaptive_schedule_are_refused_together():
+    with pytest.raises(ValueError, match="take `linear` or `sigmoidal`"):
+        ais(schedule="adaptive", step_size=0.1)
+
+
 @pytest.mark.parametrize("below", [None, 0.7], ids=["ais", "smc"])
 @pytest.mark.parametrize("path", PATHS)
 def test_small_runs_are_unbiased_and_lower_bounds(linear_gaussian: LinearGaussian, path, below):

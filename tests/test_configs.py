@@ -23,6 +23,7 @@ BASES = sorted(CONFIGS.glob("*/base.yaml"))
 QUICKSTART = CONFIGS / "quickstart" / "base.yaml"
 SHAPES = {  # the others are 28×28
     "absolute_value": (1, 1, 1),
+    "noisy_radius": (1, 1, 1),
     "digits": (1, 8, 8),
     "nothing": (0, 1, 1),
     "linear_gaussian": (1, 1, 8),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models import dynamics
 from models.generative import LinearGaussian
-from models.losses import ELBO, IWAE
+from models.losses import ELBO, IWAE, linear_warmup
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, StandardNormal
 from models.posteriors.langevin import Langevin, MetropolisHamiltonian, MetropolisLangevin
@@ -234,3 +234,46 @@ def test_a_trajectory_costs_one_gradient_a_step():
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         annealed_mala(2, **options)
+
+
+@pytest.mark.parametrize("loss", [ELBO, IWAE])
+@pytest.mark.parametrize("name", ["langevin, free", "metropolis"])
+def test_constant_forces_train_the_model_by_the_draw_alone(name, loss, linear_gaussian):
+    """Value and contexts' gradients stay; the model's is that of log p(x, z), z a constant."""
+    posterior, weights = POSTERIORS[name].double(), [linear_gaussian.weight, linear_gaussian.bias]
+    found = []
+    for constant_forces in (None, True):
+        reseed(3)
+        context = contexts(posterior).requires_grad_()
+        bound = loss(num_samples=3, constant_forces=constant_forces)(
+            linear_gaussian, posterior, X, context
+        )
+        found.append((bound, torch.autograd.grad(bound.loss.sum(), [context, *weights])))
+    (plain, usual), (constant, gradients) = found
+    torch.testing.assert_close(constant.value, plain.value)
+    torch.testing.assert_close(gradients[0], usual[0])
+    assert not torch.allclose(gradients[1], usual[1])
+    reseed(3)
+    draw = posterior(contexts(posterior), linear_gaussian.log_joint(X), 3).detach()
+    shares = draw.log_w.detach().softmax(0) if loss is IWAE else torch.full((3, 3), 1 / 3)
+    log_joint = linear_gaussian.log_joint(X)(draw.state.z)
+    expected = torch.autograd.grad(-(shares * log_joint).sum(), weights)
+    torch.testing.assert_close(gradients[1:], expected)
+    assert all(weight.requires_grad for weight in weights)
+
+
+@pytest.mark.parametrize("loss", [ELBO, IWAE])
+def test_a_ramp_scales_the_score_term_alone(loss, linear_gaussian: LinearGaussian):
+    posterior = POSTERIORS["metropolis"].double()
+    ramp = linear_warmup(anneals="choices", begin=1, epochs=10)
+    assert [ramp.weight(epoch) for epoch in (1, 2, 11)] == [0.0, 0.1, 1.0]
+    found = {}
+    for weight in (0.0, 0.5, 1.0):
+        reseed(4)
+        context = contexts(posterior).requires_grad_()
+        bound = loss(num_samples=3, warmup=ramp)(linear_gaussian, posterior, X, context, weight)
+        found[weight] = (bound.loss, *torch.autograd.grad(bound.loss.sum(), context))
+    for half, none, whole in zip(found[0.5], found[0.0], found[1.0], strict=True):
+        torch.testing.assert_close(half, (none + whole) / 2)
+    assert not torch.allclose(found[0.0][1], found[1.0][1])
+    assert torch.equal(found[0.0][0], found[1.0][0])

@@ -67,6 +67,19 @@ def weights(fitted: Trainer) -> Tensor:
     return torch.cat([p.detach().flatten() for p in fitted.parameters])
 
 
+def test_training_may_go_through_the_first_images_alone(data, monkeypatch):
+    """As many steps and images as asked for; more than there are is all of them."""
+    seen: list[int] = []
+    batch = Data.batch
+    monkeypatch.setattr(
+        Data, "batch", lambda self, at: (seen.extend(at.tolist()), batch(self, at))[1]
+    )
+    for asked, used in ((40, 40), (1000, 100)):
+        fit(trainer(data, f"training.max_data={asked}"), 1)
+        assert sorted(seen) == list(range(used))
+        seen.clear()
+
+
 def test_training_improves_the_bound(data):
     reports = fit(trainer(data, "training.optimiser.lr=0.01"), 4)
     validation = [r.values["bound"] for r in reports if r.split == "validation"]

@@ -120,6 +120,8 @@ class Training:
     """How often all training data are seen."""
     batch_size: PositiveInt = 100
     """Data points of one step; the last batch of an epoch may have fewer."""
+    max_data: PositiveInt | None = None
+    """Only the first so many training images; null: all."""
     clip_grad_norm: PositiveFloat | None = None
     """The largest norm of the gradient; a longer one is scaled down. Null: none is."""
     evaluate_every: PositiveInt = 1

@@ -41,6 +41,12 @@ class BestWeights(NamedTuple):
     weights: Mapping[str, Tensor]
 
 
+def count_data(data: Data, options: Training) -> int:
+    """How many images an epoch goes through."""
+    num_images = len(data.splits["train"])
+    return num_images if options.max_data is None else min(num_images, options.max_data)
+
+
 class Trainer:
     """Fits all parameters of ``vae`` to the training split of ``data``.
 
@@ -74,7 +80,7 @@ class Trainer:
             epochs=options.epochs, has_validation=has_validation
         )
         self.base_lr = self.optimiser.param_groups[0]["lr"]
-        self.num_data = len(data.splits["train"])
+        self.num_data = count_data(data, options)
         self.num_steps = math.ceil(self.num_data / options.batch_size)
         self.epoch, self.step = 0, 0
         self.best: BestWeights | None = None

@@ -5,33 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor
-
 from models.losses.protocol import Annealing, LogTerms, Warmup, Weight, warmups
 from utils.types import Fraction, NonNegativeInt, PositiveInt
 
-Anneals = Literal["entropy", "kl", "alpha"]
+Anneals = Literal["entropy", "kl", "alpha", "choices"]
 
 
-def _entropy(terms: LogTerms, weight: Weight) -> Tensor:
+def _entropy(terms: LogTerms, weight: Weight) -> LogTerms:
     """Scale log q only (Cremer et al. 2018, arXiv 1801.03558)."""
-    return terms.log_likelihood + terms.log_prior - weight * terms.log_q
+    return terms._replace(log_q=weight * terms.log_q)
 
 
-def _kl(terms: LogTerms, weight: Weight) -> Tensor:
+def _kl(terms: LogTerms, weight: Weight) -> LogTerms:
     """Scale log p(z) - log q (Bowman et al. 2016, 1511.06349; Sønderby et al. 2016, 1602.02282).
 
     "β-annealing" in Huang et al. 2018 (arXiv 1809.01818).
     """
-    return terms.log_likelihood + weight * (terms.log_prior - terms.log_q)
+    return terms._replace(log_prior=weight * terms.log_prior, log_q=weight * terms.log_q)
 
 
-def _alpha(terms: LogTerms, weight: Weight) -> Tensor:
+def _alpha(terms: LogTerms, weight: Weight) -> LogTerms:
     """Scale the whole target log p(x, z) ("α-annealing" in Huang et al. 2018, 1809.01818)."""
-    return weight * (terms.log_likelihood + terms.log_prior) - terms.log_q
+    return terms._replace(
+        log_likelihood=weight * terms.log_likelihood, log_prior=weight * terms.log_prior
+    )
 
 
-ANNEALINGS: Mapping[Anneals, Annealing] = {"entropy": _entropy, "kl": _kl, "alpha": _alpha}
+def _choices(terms: LogTerms, weight: Weight) -> LogTerms:
+    """Scale the part of the gradient that goes through discrete choices, if there are any.
+
+    "Alpha annealing" in the code of Thin et al. 2021 (arXiv 2106.15921).
+    """
+    log_choice = None if terms.log_choice is None else weight * terms.log_choice
+    return terms._replace(log_choice=log_choice)
+
+
+ANNEALINGS: Mapping[Anneals, Annealing] = {
+    "entropy": _entropy,
+    "kl": _kl,
+    "alpha": _alpha,
+    "choices": _choices,
+}
 
 
 @warmups.register("linear")
@@ -45,8 +59,8 @@ def linear_warmup(
     """Weight `start` for `begin` epochs, then a ramp of `epochs` epochs to 1.
 
     weight = start + (1 - start) min(1, max(0, epoch - begin) / epochs), epochs counted from 1.
-    ``anneals`` is ``entropy`` (log q alone), ``kl`` (log p(z) - log q) or ``alpha`` (the whole
-    target log p(x, z)).
+    ``anneals`` is ``entropy`` (log q alone), ``kl`` (log p(z) - log q), ``alpha`` (the whole
+    target log p(x, z)) or ``choices`` (the score term of posteriors with accept/reject choices).
     """
 
     def weight(epoch: int) -> float:

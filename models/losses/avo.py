@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -21,11 +21,11 @@ from models.losses.protocol import (
     stat_metrics,
     stats_of,
     warmups,
+    with_constant,
 )
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity
 from models.posteriors.protocol import Stage
-from utils.gradients import frozen
 from utils.seeding import isolated
 from utils.types import Fraction, NonNegativeFloat, PositiveInt
 
@@ -86,7 +86,7 @@ class AVO(Loss):
         # Here and not where they are defined: this loads the compiler, a third of a start.
         self._coin = torch.compiler.disable(_coin)
         self._by_position = torch.compiler.disable(_by_position)
-        self._with_constant = torch.compiler.disable(_with_constant)
+        self._with_constant = torch.compiler.disable(with_constant)
 
     def check(self, posterior: Chain) -> None:
         """Try ``posterior`` out on a target of its own.
@@ -151,18 +151,12 @@ class AVO(Loss):
         if self.base_weight == 0:
             return 0.0
         terms = LogTerms.of(model, x, first)
-        return -self.base_weight * self.elbo.annealed(terms, weight).mean(0)
+        return -self.base_weight * self.elbo.annealed(terms, weight).log_w.mean(0)
 
 
 def _coin(probability: float) -> bool:
     """Not traced: the compiler would keep the first throw. On the CPU: nothing to wait for."""
     return torch.rand(()).item() < probability
-
-
-def _with_constant(model: GenerativeModel, stages: Iterable[Stage]) -> list[Stage]:
-    """The stages, drawn while the model is a constant: the forces it exerts must not train it."""
-    with frozen(model):
-        return list(stages)
 
 
 def _by_position(log_density: LogDensity, z: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC
 from typing import Annotated, Literal
 
 import torch
@@ -21,6 +22,7 @@ from models.losses.protocol import (
     stat_metrics,
     stats_of,
     warmups,
+    with_constant,
 )
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Stage
@@ -28,20 +30,45 @@ from utils.seeding import isolated
 from utils.types import PositiveInt
 
 
-def _draw(
-    model: GenerativeModel,
-    posterior: Chain,
-    x: Tensor,
-    context: Tensor,
-    num_samples: int,
-    stop_score: bool,
-) -> list[Stage]:
-    """All stages of S draws: the first is the base's, the last is the draw."""
-    return list(posterior.stages(context, model.log_joint(x), num_samples, stop_score=stop_score))
+class Sampled(Loss, ABC):
+    """A bound of S draws, each by the whole chain.
+
+    Args:
+        num_samples: S.
+        gradient: ``plain``, or another, which leaves the base's score out.
+        warmup: what to anneal, and how.
+        constant_forces: whether forces that the model exerts on the way do not train it.
+    """
+
+    def __init__(
+        self, num_samples: int, gradient: str, warmup: Warmup | None, constant_forces: bool
+    ) -> None:
+        self.num_samples = num_samples
+        self.stop_score = gradient != "plain"
+        self.warmup = warmup
+        self.constant_forces = constant_forces
+        if constant_forces:  # here, not where it is defined: it loads the compiler
+            self._with_constant = torch.compiler.disable(with_constant)
+
+    def caution(self, posterior: Chain) -> str | None:
+        """See ``Loss``."""
+        return caution_of_choices(posterior, self.num_samples)
+
+    def _draw(
+        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+    ) -> list[Stage]:
+        """All stages of S draws: the first is the base's, the last is the draw."""
+        stages = posterior.stages(
+            context, model.log_joint(x), self.num_samples, stop_score=self.stop_score
+        )
+        return self._with_constant(model, stages) if self.constant_forces else list(stages)
+
+    def _terms(self, model: GenerativeModel, x: Tensor, stage: Stage) -> LogTerms:
+        return LogTerms.of(model, x, stage, anew=self.constant_forces)
 
 
 @losses.register("elbo")
-class ELBO(Loss):
+class ELBO(Sampled):
     """Evidence lower bound E_q[log p(x, z) - log q(z|x)], mean of S samples.
 
     Args:
@@ -54,6 +81,9 @@ class ELBO(Loss):
             arXiv 1805.11328). It has the same mean and gradients, and the smaller variance while
             q is much narrower than the posterior; near the optimum it has the larger one.
         warmup: what to anneal, and how.
+        constant_forces: the model learns from log p(x, z) at the draw alone, not through the
+            forces that it exerts on a chain on the way there: the cloned decoder in the code of
+            Thin et al. 2021 (arXiv 2106.15921). Then its gradient is no longer the bound's.
     """
 
     def __init__(
@@ -63,11 +93,10 @@ class ELBO(Loss):
         gradient: Literal["plain", "stl"] = "plain",
         entropy: Literal["analytic"] | None = None,
         warmup: Annotated[Warmup, warmups] | None = None,
+        constant_forces: Literal[True] | None = None,
     ) -> None:
-        self.num_samples = num_samples
-        self.stop_score = gradient == "stl"
+        super().__init__(num_samples, gradient, warmup, constant_forces is True)
         self.analytic = entropy == "analytic"
-        self.warmup = warmup
 
     def check(self, posterior: Chain) -> None:
         """Raise ValueError for an analytic entropy where the posterior's base has none."""
@@ -83,10 +112,6 @@ class ELBO(Loss):
                 f"leave the option out"
             )
 
-    def caution(self, posterior: Chain) -> str | None:
-        """See ``Loss``."""
-        return caution_of_choices(posterior, self.num_samples)
-
     def __call__(
         self,
         model: GenerativeModel,
@@ -96,16 +121,17 @@ class ELBO(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        stages = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
+        stages = self._draw(model, posterior, x, context)
         last, stats = stages[-1], stats_of(stages)
         if self.analytic:
             assert last.excess is not None
             last = last._replace(log_q=last.log_q - last.excess)
-        terms, log_choice = LogTerms.of(model, x, last), last.log_choice
-        annealed = self.annealed(terms, weight)  # (S, B)
-        loss = -annealed.mean(0)
+        terms = self._terms(model, x, last)
+        annealed = self.annealed(terms, weight)
+        log_w, log_choice = annealed.log_w, annealed.log_choice  # (S, B)
+        loss = -log_w.mean(0)
         if log_choice is not None:
-            loss = loss - score_term(_less_others(annealed) / self.num_samples, log_choice)
+            loss = loss - score_term(_less_others(log_w) / self.num_samples, log_choice)
         with torch.no_grad():
             metrics = {**terms.metrics(), **stat_metrics(stats)}
             return Bound(loss, terms.log_w.mean(0), metrics, stats)
@@ -131,7 +157,7 @@ def _gain(log_w: Tensor) -> Tensor:
 
 
 @losses.register("iwae")
-class IWAE(Loss):
+class IWAE(Sampled):
     """Importance-weighted bound log (1/S) Σ_s w_s of S samples (Burda et al. 2016, 1509.00519).
 
     Args:
@@ -141,6 +167,7 @@ class IWAE(Loss):
             unbiased and its signal-to-noise ratio grows with S. Both concern the base's context;
             decoder and transitions keep the ordinary gradient.
         warmup: what to anneal, and how.
+        constant_forces: as of ``elbo``.
     """
 
     def __init__(
@@ -149,11 +176,10 @@ class IWAE(Loss):
         num_samples: PositiveInt = 50,
         gradient: Literal["plain", "stl", "dreg"] = "plain",
         warmup: Annotated[Warmup, warmups] | None = None,
+        constant_forces: Literal[True] | None = None,
     ) -> None:
-        self.num_samples = num_samples
-        self.stop_score = gradient != "plain"
+        super().__init__(num_samples, gradient, warmup, constant_forces is True)
         self.square_weights = gradient == "dreg"
-        self.warmup = warmup
 
     def check(self, posterior: Chain) -> None:
         """Raise ValueError for ``dreg`` with a posterior that makes discrete choices."""
@@ -162,10 +188,6 @@ class IWAE(Loss):
                 "`gradient: dreg` is for reparameterised draws, and this posterior makes discrete "
                 "choices (Metropolis); take `plain`"
             )
-
-    def caution(self, posterior: Chain) -> str | None:
-        """See ``Loss``."""
-        return caution_of_choices(posterior, self.num_samples)
 
     def __call__(
         self,
@@ -176,18 +198,18 @@ class IWAE(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        stages = _draw(model, posterior, x, context, self.num_samples, self.stop_score)
-        terms, stats = LogTerms.of(model, x, stages[-1]), stats_of(stages)
-        z0, log_choice = stages[0].state.z, stages[-1].log_choice
-        annealed = self.annealed(terms, weight)  # (S, B)
+        stages = self._draw(model, posterior, x, context)
+        terms, stats = self._terms(model, x, stages[-1]), stats_of(stages)
+        z0, annealed = stages[0].state.z, self.annealed(terms, weight)
+        log_w, log_choice = annealed.log_w, annealed.log_choice  # (S, B)
         # d/dφ log Σ w = Σ w̃ dlog w/dφ, so this loss has IWAE's gradient; `value` has its value.
-        normalised = annealed.detach().softmax(0)
+        normalised = log_w.detach().softmax(0)
         if self.square_weights and z0.requires_grad:
             z0.register_hook(lambda gradient: gradient * normalised[..., None])
         # A draw of weight 0 among others adds nothing, where 0 times -inf would be NaN.
-        loss = -(normalised * annealed).masked_fill(normalised == 0, 0.0).sum(0)
+        loss = -(normalised * log_w).masked_fill(normalised == 0, 0.0).sum(0)
         if log_choice is not None:
-            loss = loss - score_term(_gain(annealed), log_choice)
+            loss = loss - score_term(_gain(log_w), log_choice)
         with torch.no_grad():
             value = torch.logsumexp(terms.log_w, 0) - math.log(self.num_samples)
             metrics = {**terms.metrics(), **stat_metrics(stats)}

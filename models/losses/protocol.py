@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,25 +13,33 @@ from torch import Tensor
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Stage
+from utils.gradients import frozen
 from utils.registry import Registry
 
 
 class LogTerms(NamedTuple):
-    """log p(x|z), log p(z) and log q of the same draws, each (S, B) in nats."""
+    """log p(x|z), log p(z) and log q of the same draws, each (S, B) in nats.
+
+    ``log_choice`` (S, B) is the log-probability of their discrete decisions; None: there are none.
+    """
 
     log_likelihood: Tensor
     log_prior: Tensor
     log_q: Tensor
+    log_choice: Tensor | None = None
 
     @classmethod
-    def of(cls, model: GenerativeModel, x: Tensor, stage: Stage) -> LogTerms:
-        """The terms of a stage; log p(x, z) is not evaluated again where the chain has done so."""
-        z = stage.state.z
-        known = stage.path.end.known(z)
-        if known is None:
-            return cls(model.log_likelihood(x, z), model.log_prior(z), stage.log_q)
-        log_prior = model.log_prior(z)
-        return cls(known - log_prior, log_prior, stage.log_q)
+    def of(
+        cls, model: GenerativeModel, x: Tensor, stage: Stage, *, anew: bool = False
+    ) -> LogTerms:
+        """The terms of a stage.
+
+        log p(x, z) is not evaluated again where the chain has done so, unless ``anew``.
+        """
+        z, log_prior = stage.state.z, model.log_prior(stage.state.z)
+        known = None if anew else stage.path.end.known(z)
+        log_likelihood = model.log_likelihood(x, z) if known is None else known - log_prior
+        return cls(log_likelihood, log_prior, stage.log_q, stage.log_choice)
 
     @property
     def log_w(self) -> Tensor:
@@ -94,13 +102,22 @@ def score_term(signal: Tensor, log_choice: Tensor) -> Tensor:
     return (signal.detach() * (log_choice - log_choice.detach())).sum(0)
 
 
+def with_constant(model: GenerativeModel, stages: Iterable[Stage]) -> list[Stage]:
+    """All stages, drawn while the model is a constant: the forces it exerts do not train it.
+
+    A compiler cannot trace it; callers wrap it in ``torch.compiler.disable``.
+    """
+    with frozen(model):
+        return list(stages)
+
+
 Weight = float | Tensor
-Annealing = Callable[[LogTerms, Weight], Tensor]
+Annealing = Callable[[LogTerms, Weight], LogTerms]
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """What is annealed (a function of the terms), by which weight at which epoch.
+    """What is annealed (which of the terms), by which weight at which epoch.
 
     ``length`` is the epoch from which the weight stays 1: early stopping counts from there.
     """
@@ -140,9 +157,9 @@ class Loss(ABC):
         Training steps, which record gradients, return the same names of metrics each time.
         """
 
-    def annealed(self, terms: LogTerms, weight: Weight) -> Tensor:
-        """Log-weights (S, B) as the warm-up changes them; its weight 1 leaves them alone."""
-        return terms.log_w if self.warmup is None else self.warmup.annealing(terms, weight)
+    def annealed(self, terms: LogTerms, weight: Weight) -> LogTerms:
+        """The terms as the warm-up changes them; its weight 1 leaves them alone."""
+        return terms if self.warmup is None else self.warmup.annealing(terms, weight)
 
 
 losses: Registry[Loss] = Registry("losses", "models.losses")

@@ -1,8 +1,9 @@
-"""Data for toy models: none at all, and one that is |z| + noise."""
+"""Data for toy models: none at all, |z| + noise, and how far z is from the origin + noise."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated
 
 import torch
@@ -61,3 +62,33 @@ class AbsoluteValueData(Synthetic):
         """Draw x (N, dim)."""
         z, noise = randn(2, size, self._dim, generator=generator)
         return z.abs() + self._noise_scale * noise
+
+
+@datasets.register("noisy_radius")
+class NoisyRadiusData(Synthetic):
+    """Synthetic data x = slope (‖z‖ + offset) + ε, z ~ N(0, I) of ``latent_dim``; x (1, 1, 1).
+
+    What the model `noisy_radius` describes; the defaults are those of Thin et al. 2021
+    (arXiv 2106.15921). Each split is fixed by ``data_seed`` on its own.
+    """
+
+    name = "noisy_radius"
+
+    def __init__(
+        self,
+        *,
+        latent_dim: Dimension = 2,
+        slope: PositiveFloat = 2 * math.pi,
+        offset: PositiveFloat = 2.0,
+        num_train: PositiveInt = 10_000,
+        num_test: NonNegativeInt = 1000,
+        data_seed: int = 0,
+    ) -> None:
+        super().__init__({"train": num_train, "test": num_test}, latent_dim, data_seed)
+        self._latent_dim, self._slope, self._offset = latent_dim, slope, offset
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draw x (N, 1)."""
+        z = randn(size, self._latent_dim, generator=generator)
+        noise = randn(size, 1, generator=generator)
+        return self._slope * (z.norm(dim=-1, keepdim=True) + self._offset) + noise

@@ -11,7 +11,7 @@ import torch
 from experiments.runner import images
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
-from experiments.runner.trainer import Metrics, Trainer
+from experiments.runner.trainer import Metrics, Trainer, count_data
 from experiments.runner.weights import CHECKPOINT, epoch_path
 from utils import checkpoint, seeding
 from utils.compiled import has_compiler
@@ -87,7 +87,8 @@ def training_epochs(
 
 
 def _wants_compiler(session: Session) -> bool:
-    options, size = session.config.training, len(session.data.splits["train"])
+    options = session.config.training
+    size = count_data(session.data, options)
     # From the configuration alone, so that a resumed run computes what the first one did.
     steps = options.epochs * -(-size // options.batch_size)
     long = steps >= COMPILE_FROM_STEPS
