@@ -81,6 +81,22 @@ def test_validation_size_leaves_the_test_images_alone(made_mnist):
     assert torch.equal(none.splits["test"], some.splits["test"])
 
 
+def test_num_train_takes_the_first_of_what_validation_leaves(made_mnist):
+    whole = MNIST(root=made_mnist, binarisation="static", validation_size=5).load()
+    part = MNIST(root=made_mnist, binarisation="static", validation_size=5, num_train=7).load()
+    grey = MNIST(root=made_mnist, binarisation="dynamic", validation_size=5, num_train=7).load()
+    for split in ("validation", "test"):
+        assert torch.equal(part.splits[split], whole.splits[split])
+    assert len(grey.intensities) == len(part.splits["train"]) == 7
+    torch.testing.assert_close(grey.intensities.double(), pixels(TRAIN)[:7], **NEAR)
+
+
+@pytest.mark.parametrize("num_train", [0, 36])
+def test_num_train_is_at_most_what_validation_leaves(made_mnist, num_train):
+    with pytest.raises(ValueError, match="between 1 and the 35 training images"):
+        MNIST(root=made_mnist, validation_size=5, num_train=num_train)
+
+
 @pytest.mark.parametrize("names", [["train-images-idx3-ubyte"], ["t10k-images-idx3-ubyte"], None])
 def test_mnist_files_may_be_packed(made_mnist, names):
     expected = MNIST(root=made_mnist, validation_size=5).load()

@@ -12,6 +12,7 @@ from torch import Tensor
 from utils.data.base import Data, check_validation_size, datasets, hold_out
 from utils.data.binarisation import Binarisation, binarise, check_binarisation
 from utils.data.files import Bytes, FileDataset, combined_digest
+from utils.types import PositiveInt
 
 HEADER = 16
 """Bytes before the pixels of an idx3 file: magic number, three sizes."""
@@ -34,24 +35,38 @@ class IdxImages(FileDataset):
 
     Either may also be there as published, packed with gzip (.gz).
 
-    Validation takes the last ``validation_size`` training images; 0 means there is none.
+    Validation takes the last ``validation_size`` training images; 0 means there is none. Of the
+    others the first ``num_train`` are trained on; null means all.
     """
 
     torchvision_class: ClassVar[str]
     train: ClassVar[IdxFile]
     test: ClassVar[IdxFile]
 
-    def __init__(self, root: str | None, binarisation: Binarisation, validation_size: int) -> None:
+    def __init__(
+        self,
+        root: str | None,
+        binarisation: Binarisation,
+        validation_size: int,
+        num_train: int | None,
+    ) -> None:
         super().__init__(root)
         check_binarisation(binarisation)
         check_validation_size(validation_size, self.train.num_images)
+        left = self.train.num_images - validation_size
+        if num_train is not None and not 0 < num_train <= left:
+            raise ValueError(
+                f"`num_train` must be between 1 and the {left:,} training images that validation "
+                f"leaves; got {num_train}"
+            )
         self.binarisation: Binarisation = binarisation
-        self.validation_size = validation_size
+        self.validation_size, self.num_train = validation_size, num_train
 
     def load(self) -> Data:
         """Read both files, split, binarise."""
         parts = {part: _to_images(raw) for part, raw in self.read(self.root).items()}
         splits = hold_out(parts["train"], self.validation_size)
+        splits["train"] = splits["train"][: self.num_train]
         checksum = combined_digest([self.train.sha256, self.test.sha256])
         return binarise(splits | {"test": parts["test"]}, self.binarisation, checksum)
 
@@ -102,8 +117,9 @@ class MNIST(IdxImages):
         root: str | None = None,
         binarisation: Binarisation = "dynamic",
         validation_size: ValidationSize = 10_000,
+        num_train: PositiveInt | None = None,
     ) -> None:
-        super().__init__(root, binarisation, validation_size)
+        super().__init__(root, binarisation, validation_size, num_train)
 
 
 @datasets.register("fashion_mnist")
@@ -133,5 +149,6 @@ class FashionMNIST(IdxImages):
         root: str | None = None,
         binarisation: Binarisation = "dynamic",
         validation_size: ValidationSize = 5_000,
+        num_train: PositiveInt | None = None,
     ) -> None:
-        super().__init__(root, binarisation, validation_size)
+        super().__init__(root, binarisation, validation_size, num_train)
