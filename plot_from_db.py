@@ -22,6 +22,7 @@ EXAMPLES = """\
 examples:
   python plot_from_db.py table -experiment quickstart --format markdown
   python plot_from_db.py curves -experiment quickstart --output curves.png
+  python plot_from_db.py images -experiment quickstart --output images.png
 
 Reads the results database. Results go to stdout, messages to stderr. Every option may be written
 with one dash or two. `plot_from_db.py COMMAND --help` tells a command's options.
@@ -148,6 +149,23 @@ def tabulate_gaps(arguments: argparse.Namespace) -> None:
         _say(f"wrote {arguments.figure}")
 
 
+def show_images(arguments: argparse.Namespace) -> None:
+    """Write a figure of what the models of some runs make, side by side."""
+    from experiments.reporting import curves, images, queries
+
+    curves.check_suffix(arguments.output)
+    root = results_root(arguments.results)
+    runs = queries.load_runs(_database(arguments), arguments.experiment)
+    wanted = [Path(name).name for name in arguments.run]  # its folder will do, too
+    runs = queries.choose(runs, "id", wanted)
+    runs = runs if arguments.all else queries.finished(runs)
+    kinds = arguments.name or list(images.KINDS)
+    queries.check_choice("picture", kinds, list(images.KINDS))
+    figure = images.draw(runs, root, kinds, arguments.split)
+    curves.save_figure(figure, arguments.output)
+    _say(f"wrote {arguments.output}")
+
+
 def rebuild(arguments: argparse.Namespace) -> None:
     """Make the database out of the run folders."""
     from utils.results.database import DatabaseError, database_url
@@ -182,6 +200,16 @@ def _run(parser: Parser) -> None:
 def _name(parser: Parser) -> None:
     text = "only these names (default: all metrics; curves: bound; table: elbo and log_px)"
     add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def _picture(parser: Parser) -> None:
+    text = "only these: samples, reconstructions, traversals, trajectories (default: all)"
+    add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def _one_split(parser: Parser) -> None:
+    text = "of the data shown (default: test, else validation, else train)"
+    add_option(parser, "split", metavar="SPLIT", help=text)
 
 
 def _split(parser: Parser) -> None:
@@ -279,6 +307,12 @@ COMMANDS = (
             *(_experiment, _split, _all, _over_training, _log_px, _digits),
             *(_format("markdown"), _output, _also_figure),
         ),
+    ),
+    Command(
+        "images",
+        "show samples, reconstructions and ways through the latent space, runs side by side",
+        show_images,
+        (_experiment, _run, _picture, _one_split, _all, _figure),
     ),
     Command("rebuild", "make the database out of the run folders", rebuild, ()),
 )

@@ -68,17 +68,22 @@ class Trained(NamedTuple):
 def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
     """The command line of a figure, described by its module's docstring.
 
-    It gives ``output``, by default the file ``name`` in the results folder, ``seeds`` and, to
-    change every run, ``files`` and ``assignments``.
+    It gives ``output``, by default the file ``name`` in the results folder, ``seeds`` and what
+    ``add_settings`` gives.
     """
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     add_output(parser, name)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    add_settings(parser)
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that change every run, as main.py has them: ``files`` and ``assignments``."""
     parser.add_argument(
         "-additional_configs", dest="files", type=Path, nargs="*", default=[], metavar="FILE"
     )
     parser.add_argument("-set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE")
-    return parser
 
 
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:
