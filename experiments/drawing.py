@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,8 +20,7 @@ from experiments.runner.build import Built, build, load_data
 from experiments.runner.phases.estimate import means
 from experiments.runner.run import identify
 from experiments.runner.schema import DEFAULTS, RunConfig
-from experiments.runner.weights import CHECKPOINT
-from utils import checkpoint
+from experiments.runner.weights import load_evaluated
 from utils.config.loading import load
 from utils.config.validation import validate
 from utils.console import Console
@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A finished run: its parts with trained weights, its data and its mean estimates."""
+    """A finished run: its parts with the weights evaluated, its data and its mean estimates."""
 
     built: Built
     splits: Mapping[str, Tensor]
@@ -127,9 +127,8 @@ def _opened(config: RunConfig, folder: RunFolder) -> Trained:
     data = load_data(config)
     built = build(config, data.x_shape)
     built.vae.requires_grad_(False)
-    if "train" in config.phases:
-        state = checkpoint.load(folder.path / CHECKPOINT, "cpu")
-        built.vae.load_state_dict(state["trainer"]["vae"])
+    if "train" in config.phases or config.initialise is not None:
+        load_evaluated(built.vae, config, folder, torch.device("cpu"))
     return Trained(built, data.splits, means(folder.estimates.read()), folder)
 
 

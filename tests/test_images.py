@@ -201,6 +201,17 @@ def test_what_cannot_be_shown_is_said(
     assert not (tmp_path / "a.png").exists()
 
 
+def test_more_runs_than_fit_are_refused(
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("experiments.reporting.images.MOST_RUNS", 2)
+    assert images(results, tmp_path / "a.png") == 2
+    assert "3 runs do not fit side by side; choose at most 2" in capsys.readouterr().err
+
+
 def test_a_run_without_its_folder_is_said(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

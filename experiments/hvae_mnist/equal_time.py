@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ IWAE = "configs/hvae_mnist/additional/iwae.yaml"
 NUM_BATCHES, NUM_ROUNDS = 4, 7
 FEW, MANY = 2, 12
 """Numbers of samples through whose costs the first line goes."""
-MOST_CORRECTIONS = 3
+MOST_TRIES = 5
 
 
 class Pair(NamedTuple):
@@ -52,31 +53,36 @@ class Choice(NamedTuple):
 
 
 def choose(measure: Callable[[int], Pair]) -> Choice:
-    """The number of samples, at least 1, that brings both times together.
+    """Of the numbers of samples tried, the one that brings both times closest together.
+
+    Each is tried where the line through the cost of ``FEW`` samples and that of the last number
+    says that times are equal.
 
     Args:
         measure: both times for a number of samples; IWAE's is nearly a line in that.
 
-    Raises ValueError where many samples cost no more than few, as noise can have it.
+    Raises ValueError where more samples cost no more, as noise can have it.
     """
-    few, many = measure(FEW), measure(MANY)
-    slope = (many.iwae / many.hvae - few.iwae / few.hvae) / (MANY - FEW)
-    if slope <= 0:
-        raise ValueError(
-            f"{MANY} samples took no longer than {FEW}: the machine is too busy to measure on"
-        )
+    measured = {number: measure(number) for number in (FEW, MANY)}
 
-    def corrected(number: int, seconds: Pair) -> int:
-        return max(1, round(number + (1 - seconds.iwae / seconds.hvae) / slope))
+    def excess(number: int) -> float:
+        seconds = measured[number]
+        return seconds.iwae / seconds.hvae - 1
 
-    number = corrected(MANY, many)
-    seconds = measure(number)
-    for _ in range(MOST_CORRECTIONS):
-        better = corrected(number, seconds)
-        if better == number:
+    number = MANY
+    for _ in range(MOST_TRIES):
+        slope = (excess(number) - excess(FEW)) / (number - FEW)
+        if slope <= 0:
+            raise ValueError(
+                f"{max(number, FEW)} samples took no longer than {min(number, FEW)}: the machine "
+                "is too busy to measure on; try again later"
+            )
+        number = max(1, round(number - excess(number) / slope))
+        if number in measured:
             break
-        number, seconds = better, measure(better)
-    return Choice(number, seconds)
+        measured[number] = measure(number)
+    best = min(measured, key=lambda number: abs(excess(number)))
+    return Choice(best, measured[best])
 
 
 class Epochs:
@@ -146,7 +152,11 @@ def main() -> None:
         console.info(f"{path} stays as it was measured before (--again measures anew):")
     else:
         console.info("measuring epochs of HVAE and IWAE")
-        text = to_yaml(choose(Epochs(options.files, options.assignments).measure))
+        try:
+            text = to_yaml(choose(Epochs(options.files, options.assignments).measure))
+        except ValueError as error:
+            console.error(str(error))
+            sys.exit(1)
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -26,7 +26,7 @@ from utils.results.folder import DamagedError, RunFolder
 
 FIRST_CHOICE = ("test", "validation", "train")
 WIDTH = 3.0  # inches a column
-MOST_RUNS = 12
+MOST_RUNS = 100  # a PNG of more columns would be too wide to be written
 
 
 def draw(runs: pd.DataFrame, root: Path, kinds: Sequence[str], split: str | None) -> Figure:
