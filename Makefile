@@ -53,6 +53,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 	$(RUN) -m benchmarks.avo
 	$(RUN) -m benchmarks.toys
 	$(RUN) -m benchmarks.hvae_gaussian
+	$(RUN) -m benchmarks.hvae
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

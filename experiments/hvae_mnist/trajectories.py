@@ -69,7 +69,8 @@ def _draw(runs: Mapping[str, Trained], chains: Mapping[str, Chain], x: Tensor) -
     columns = 1 + len(next(iter(chains.values())).z)
     size = (COLUMN_WIDTH * columns * len(runs), COLUMN_WIDTH * len(x) + 2.8)
     figure = Figure(size, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[COLUMN_WIDTH * len(x) + 0.4, 2.4])
+    ratios = [COLUMN_WIDTH * len(x) + 0.4, 2.4]
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=ratios)[:, 0]
     for axis, (name, run) in zip(above.subplots(1, len(runs)), runs.items(), strict=True):
         places = chains[name].z[:, : len(x)]
         with torch.no_grad():
