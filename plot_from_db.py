@@ -1,4 +1,4 @@
-"""Lists, tables and learning curves out of the results database."""
+"""Lists, tables, learning curves and images out of the results database."""
 
 from __future__ import annotations
 
