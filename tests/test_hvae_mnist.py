@@ -14,6 +14,7 @@ from experiments.hvae_mnist import equal_time, trajectories
 from experiments.hvae_mnist.equal_time import HVAE, IWAE, Choice, Pair, choose, to_yaml
 from experiments.runner.schema import DEFAULTS, RunConfig
 from main import main
+from tests.test_sweeps import Sweep
 from utils.config.loading import load
 from utils.config.validation import validate
 
@@ -87,6 +88,24 @@ def test_what_has_been_measured_once_stays(tmp_path, monkeypatch, capsys):
     assert path.read_text() == first
     call(equal_time, monkeypatch, "--again")
     assert "num_samples: 99" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "num_runs", "last"),
+    [
+        ({}, 28, "experiments.hvae_mnist.trajectories"),
+        ({"STEPS": "5", "SIZES": "chain"}, 5, "experiments.hvae_mnist.trajectories"),
+        ({"STEPS": "1 20"}, 10, "plot_from_db.py images"),
+    ],
+)
+def test_the_sweep_does_each_run_once(tmp_path, variables, num_runs, last):
+    sweep = Sweep(tmp_path, "hvae_mnist/run.sh", 'echo "$*" >>"$LOG"', **variables)
+    assert sweep.end() == (0, "")
+    first, *lines = sweep.log.read_text().splitlines()
+    assert first.startswith("-m experiments.hvae_mnist.equal_time")
+    runs = [line for line in lines if line.startswith("main.py")]
+    assert len(set(runs)) == len(runs) == num_runs
+    assert last in lines[-1]
 
 
 def test_chains_of_both_models_are_drawn(tmp_path, monkeypatch, capsys):
