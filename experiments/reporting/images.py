@@ -114,7 +114,6 @@ def _figure(
         for axis, kind in zip(column, kinds, strict=True):
             axis.imshow(pixels(grids[kind]).numpy(), interpolation="none")
             axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(kind, fontsize="small")
         column[0].set_title(titles[run], fontsize="small")
-    for axis, kind in zip(axes[:, 0], kinds, strict=True):
-        axis.set_ylabel(kind)
     return figure
