@@ -22,7 +22,6 @@ EXAMPLES = """\
 examples:
   python plot_from_db.py table -experiment quickstart --format markdown
   python plot_from_db.py curves -experiment quickstart --output curves.png
-  python plot_from_db.py images -experiment quickstart --output images.png
 
 Reads the results database. Results go to stdout, messages to stderr. Every option may be written
 with one dash or two. `plot_from_db.py COMMAND --help` tells a command's options.
