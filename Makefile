@@ -57,6 +57,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 	$(RUN) -m benchmarks.toys
 	$(RUN) -m benchmarks.hvae_gaussian
 	$(RUN) -m benchmarks.mcvae
+	$(RUN) -m benchmarks.hvae
 
 reference: $(VENV)/installed ## Write docs/configuration.md anew out of the code
 	$(RUN) -m experiments.runner.reference > $(DOCS)-reference && mv $(DOCS)-reference docs/configuration.md

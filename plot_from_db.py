@@ -1,4 +1,4 @@
-"""Lists, tables and learning curves out of the results database."""
+"""Lists, tables, learning curves and images out of the results database."""
 
 from __future__ import annotations
 
@@ -157,6 +157,23 @@ def write_report(arguments: argparse.Namespace) -> None:
     _write(report(_database(arguments), arguments.experiment), arguments.output)
 
 
+def show_images(arguments: argparse.Namespace) -> None:
+    """Write a figure of what the models of some runs make, side by side."""
+    from experiments.reporting import curves, images, queries
+
+    curves.check_suffix(arguments.output)
+    root = results_root(arguments.results)
+    runs = queries.load_runs(_database(arguments), arguments.experiment)
+    wanted = [Path(name).name for name in arguments.run]  # its folder will do, too
+    runs = queries.choose(runs, "id", wanted)
+    runs = runs if arguments.all else queries.finished(runs)
+    kinds = arguments.name or list(images.KINDS)
+    queries.check_choice("picture", kinds, list(images.KINDS))
+    figure = images.draw(runs, root, kinds, arguments.split)
+    curves.save_figure(figure, arguments.output)
+    _say(f"wrote {arguments.output}")
+
+
 def rebuild(arguments: argparse.Namespace) -> None:
     """Make the database out of the run folders."""
     from utils.results.database import DatabaseError, database_url
@@ -191,6 +208,16 @@ def _run(parser: Parser) -> None:
 def _name(parser: Parser) -> None:
     text = "only these names (default: all metrics; curves: bound; table: elbo and log_px)"
     add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def _picture(parser: Parser) -> None:
+    text = "only these: samples, reconstructions, traversals, trajectories (default: all)"
+    add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
+
+
+def _one_split(parser: Parser) -> None:
+    text = "of the data shown (default: test, else validation, else train)"
+    add_option(parser, "split", metavar="SPLIT", help=text)
 
 
 def _split(parser: Parser) -> None:
@@ -311,6 +338,12 @@ COMMANDS = (
         "write one page about experiments: runs, bounds, gaps, curves, images, settings",
         write_report,
         (_experiment, _page),
+    ),
+    Command(
+        "images",
+        "show samples, reconstructions and ways through the latent space, runs side by side",
+        show_images,
+        (_experiment, _run, _picture, _one_split, _all, _figure),
     ),
     Command("rebuild", "make the database out of the run folders", rebuild, ()),
 )

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,8 +20,7 @@ from experiments.runner.build import Built, build, load_data
 from experiments.runner.phases.estimate import means
 from experiments.runner.run import identify
 from experiments.runner.schema import DEFAULTS, RunConfig
-from experiments.runner.weights import CHECKPOINT
-from utils import checkpoint
+from experiments.runner.weights import load_evaluated
 from utils.config.loading import load
 from utils.config.validation import validate
 from utils.console import Console
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A finished run: its parts with trained weights, its data and its mean estimates."""
+    """A finished run: its parts with the weights evaluated, its data and its mean estimates."""
 
     built: Built
     splits: Mapping[str, Tensor]
@@ -74,17 +74,22 @@ class Trained(NamedTuple):
 def make_parser(description: str | None, name: str) -> argparse.ArgumentParser:
     """The command line of a figure, described by its module's docstring.
 
-    It gives ``output``, by default the file ``name`` in the results folder, ``seeds`` and, to
-    change every run, ``files`` and ``assignments``.
+    It gives ``output``, by default the file ``name`` in the results folder, ``seeds`` and what
+    ``add_settings`` gives.
     """
     parser = argparse.ArgumentParser(description=(description or "").split("\n", 1)[0])
     add_output(parser, name)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    add_settings(parser)
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The options that change every run, as main.py has them: ``files`` and ``assignments``."""
     parser.add_argument(
         "-additional_configs", dest="files", type=Path, nargs="*", default=[], metavar="FILE"
     )
     parser.add_argument("-set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE")
-    return parser
 
 
 def add_output(parser: argparse.ArgumentParser, name: str) -> None:
@@ -136,9 +141,8 @@ def _opened(config: RunConfig, folder: RunFolder) -> Trained:
     data = load_data(config)
     built = build(config, data.x_shape)
     built.vae.requires_grad_(False)
-    if "train" in config.phases:
-        state = checkpoint.load(folder.path / CHECKPOINT, "cpu")
-        built.vae.load_state_dict(state["trainer"]["vae"])
+    if "train" in config.phases or config.initialise is not None:
+        load_evaluated(built.vae, config, folder, torch.device("cpu"))
     return Trained(built, data.splits, means(folder.estimates.read()), folder)
 
 

@@ -20,6 +20,7 @@ from utils.types import PositiveFloat
 LOG_2PI = math.log(2 * math.pi)
 PIXELS = (-3, -2, -1)
 LOG_SCALE_LIMIT = 30.0
+SOFTPLUS_LINEAR = 40.0  # where log(1 + eˡ) is l to the last bit of float64
 MOST_LEVELS = 256
 """Of the grids that are tried when it is to be said which one would fit."""
 
@@ -73,9 +74,9 @@ class Bernoulli(Likelihood):
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x | parameters) (S, B) in nats."""
         logits = parameters.squeeze(2)  # (S, B, C, H, W)
-        # Fused: as fast as any other form forwards and the fastest one differentiated twice.
-        loss = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
-        return -loss.sum(PIXELS)
+        # Softplus has kernels for both derivatives; torch.func would take binary cross-entropy
+        # apart into a dozen passes over the pixels.
+        return (x * logits - F.softplus(logits, threshold=SOFTPLUS_LINEAR)).sum(PIXELS)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """E[x | parameters] (S, B, C, H, W)."""

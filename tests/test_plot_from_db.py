@@ -408,7 +408,7 @@ def test_nothing_to_show_is_said(
     ("command", "option", "name"),
     [
         *((command, "output", "a.csv") for command in ("runs", "metrics", "table", "gaps")),
-        ("curves", "output", "a.png"),
+        *((command, "output", "a.png") for command in ("curves", "images")),
         ("gaps", "figure", "a.png"),
     ],
 )

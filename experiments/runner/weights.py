@@ -15,7 +15,7 @@ from torch import Tensor
 
 from experiments.runner.build import BuildError
 from experiments.runner.resuming import Training
-from experiments.runner.schema import Initialise, Part
+from experiments.runner.schema import Initialise, Part, RunConfig
 from models.vae import VAE
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
@@ -138,6 +138,24 @@ def _mean_log_px(folder: RunFolder) -> float:
         if best := [mean for (of, _), mean in means.items() if of == split]:
             return max(best)
     return -math.inf
+
+
+def load_evaluated(vae: VAE, config: RunConfig, folder: RunFolder, device: torch.device) -> int:
+    """Give ``vae`` the weights of the run in ``folder``; returns their epoch.
+
+    A finished run's are those that it was evaluated with, another's its last. Raises BuildError
+    for a run that neither trains nor takes weights, else as ``load_into``.
+    """
+    results = folder.path.parent.parent
+    if "train" in config.phases:
+        record = folder.read_status()
+        is_finished = record is not None and record.status == "finished"
+        weights = config.evaluation.weights if is_finished else "last"
+        own = Initialise(folder.path.name, weights=weights)
+        return load_into(vae, own, results, device)
+    if config.initialise is not None:
+        return load_into(vae, settle(config.initialise, results), results, device)
+    raise BuildError(f"{folder.path.name} has no weights: it neither trains nor takes any")
 
 
 def load_into(vae: VAE, initialise: Initialise, results: Path, device: torch.device) -> int:

@@ -1,0 +1,121 @@
+"""The experiment hvae_mnist: equal time for IWAE, and chains of HMC of finished runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.hvae_mnist import equal_time, trajectories
+from experiments.hvae_mnist.equal_time import HVAE, IWAE, Choice, Pair, choose, to_yaml
+from experiments.runner.schema import DEFAULTS, RunConfig
+from main import main
+from tests.test_sweeps import Sweep
+from utils.config.loading import load
+from utils.config.validation import validate
+
+ROOT = Path(__file__).resolve().parent.parent
+DENSE = "configs/hvae_mnist/additional/dense.yaml"
+TINY = [
+    "data={name: digits}",
+    "model.latent_dim=2",
+    "model.decoder.hidden=[4]",
+    "encoder.hidden=[4]",
+    "training={epochs: 1, batch_size: 200, early_stopping: null}",
+    "evaluation={max_data: 2}",
+    "evaluation.estimators=[{name: importance, num_samples: 2}]",
+    "runtime={tensorboard: false, threads: 1}",
+]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("VI_RESULTS", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+
+
+def call(module, monkeypatch, *options: str) -> None:
+    words = [module.__name__, *options, "-additional_configs", DENSE, "-set", *TINY]
+    monkeypatch.setattr(sys, "argv", words)
+    module.main()
+
+
+@pytest.mark.parametrize(
+    ("hvae", "fixed", "each", "expected"),
+    [(10.0, 2.0, 0.5, 16), (10.0, 2.0, 0.51, 16), (1.0, 0.9, 0.2, 1), (500.0, 1.0, 1.0, 499)],
+)
+def test_the_number_of_samples_brings_both_times_together(hvae, fixed, each, expected):
+    choice = choose(lambda number: Pair(hvae, fixed + each * number))
+    assert choice == Choice(expected, Pair(hvae, fixed + each * expected))
+
+
+def test_the_number_is_corrected_where_costs_are_no_line():
+    """The first line misses by far."""
+
+    def measure(number: int) -> Pair:
+        return Pair(30.0, 1.0 + 0.5 * number + 0.01 * number**2)
+
+    errors = [abs(measure(number).iwae / 30 - 1) for number in range(1, 100)]
+    assert choose(measure).num_samples == 1 + errors.index(min(errors))
+
+
+def test_times_that_say_nothing_are_refused():
+    with pytest.raises(ValueError, match="12 samples took no longer than 2"):
+        choose(lambda number: Pair(1.0, 1.0))
+
+
+def test_the_choice_is_a_configuration():
+    assert yaml.safe_load(to_yaml(Choice(7, Pair(2.0, 1.9)))) == {
+        "loss": {"name": "iwae", "num_samples": 7}
+    }
+
+
+def test_what_has_been_measured_once_stays(tmp_path, monkeypatch, capsys):
+    call(equal_time, monkeypatch)
+    path = tmp_path / "hvae_mnist" / "equal_time.yaml"
+    first = path.read_text()
+    printed = capsys.readouterr().out
+    assert printed == first
+    assert re.match(r"# Measured: an epoch takes [\d.]+ s, one of the Hamiltonian VAE", first)
+    config = validate(RunConfig, load(equal_time.BASE, [IWAE, path], (), DEFAULTS))
+    assert config.loss.name == "iwae"
+    monkeypatch.setattr(equal_time, "choose", lambda measure: Choice(99, Pair(1.0, 1.0)))
+    call(equal_time, monkeypatch)
+    assert path.read_text() == first
+    call(equal_time, monkeypatch, "--again")
+    assert "num_samples: 99" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "num_runs", "last"),
+    [
+        ({}, 28, "experiments.hvae_mnist.trajectories"),
+        ({"STEPS": "5", "SIZES": "chain"}, 5, "experiments.hvae_mnist.trajectories"),
+        ({"STEPS": "1 20"}, 10, "plot_from_db.py images"),
+    ],
+)
+def test_the_sweep_does_each_run_once(tmp_path, variables, num_runs, last):
+    sweep = Sweep(tmp_path, "hvae_mnist/run.sh", 'echo "$*" >>"$LOG"', **variables)
+    assert sweep.end() == (0, "")
+    first, *lines = sweep.log.read_text().splitlines()
+    assert first.startswith("-m experiments.hvae_mnist.equal_time")
+    runs = [line for line in lines if line.startswith("main.py")]
+    assert len(set(runs)) == len(runs) == num_runs
+    assert last in lines[-1]
+
+
+def test_chains_of_both_models_are_drawn(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(trajectories, monkeypatch)
+    assert ended.value.code == 2
+    commands = re.findall(r"python main.py (.*)", capsys.readouterr().err)
+    assert [HVAE in command for command in commands] == [False, True]
+    for command in commands:
+        assert main([*shlex.split(command), "-q"]) == 0
+    call(trajectories, monkeypatch, "--images", "3", "--moves", "2")
+    assert (tmp_path / "hvae_mnist" / "trajectories.png").stat().st_size > 1000
+    assert re.findall(r"^\| (H?VAE) \| -", capsys.readouterr().out, re.M) == ["VAE", "HVAE"]
