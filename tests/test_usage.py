@@ -1,4 +1,4 @@
-"""How much a posterior tells of x, and by which dimensions, against closed forms and quadrature."""
+"""How much a posterior tells of x, and by which dimensions: closed forms and quadrature."""
 
 from __future__ import annotations
 
