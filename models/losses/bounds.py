@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
+from models.losses.free_bits import free_bits_of
 from models.losses.protocol import (
     Bound,
     LogTerms,
@@ -25,7 +26,7 @@ from models.losses.protocol import (
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Stage
 from utils.seeding import isolated
-from utils.types import PositiveInt
+from utils.types import PositiveFloat, PositiveInt
 
 
 def _draw(
@@ -54,6 +55,9 @@ class ELBO(Loss):
             arXiv 1805.11328). It has the same mean and gradients, and the smaller variance while
             q is much narrower than the posterior; near the optimum it has the larger one.
         warmup: what to anneal, and how.
+        free_bits: nats of the base's KL to N(0, I) that are free, of each dimension, or of each
+            group of ``free_bits_group`` of them (Kingma et al. 2016, arXiv 1606.04934).
+        free_bits_group: null: 1.
     """
 
     def __init__(
@@ -63,14 +67,20 @@ class ELBO(Loss):
         gradient: Literal["plain", "stl"] = "plain",
         entropy: Literal["analytic"] | None = None,
         warmup: Annotated[Warmup, warmups] | None = None,
+        free_bits: PositiveFloat | None = None,
+        free_bits_group: PositiveInt | None = None,
     ) -> None:
         self.num_samples = num_samples
         self.stop_score = gradient == "stl"
         self.analytic = entropy == "analytic"
         self.warmup = warmup
+        self.free_bits = free_bits_of(free_bits, free_bits_group)
+        self.sees_batches = self.free_bits is not None
 
     def check(self, posterior: Chain) -> None:
-        """Raise ValueError for an analytic entropy where the posterior's base has none."""
+        """Raise ValueError for what needs a base with a known entropy, or independent numbers."""
+        if self.free_bits is not None:
+            self.free_bits.check(posterior)
         if not self.analytic:
             return
         with isolated(seed=0), torch.no_grad():
@@ -106,9 +116,19 @@ class ELBO(Loss):
         loss = -annealed.mean(0)
         if log_choice is not None:
             loss = loss - score_term(_less_others(annealed) / self.num_samples, log_choice)
+        own = context.detach() if self.stop_score else context
+        loss = loss + self.refund(posterior, stages[0], own, weight)
         with torch.no_grad():
             metrics = {**terms.metrics(), **stat_metrics(stats)}
             return Bound(loss, terms.log_w.mean(0), metrics, stats)
+
+    def refund(
+        self, posterior: Chain, first: Stage, context: Tensor, weight: Weight
+    ) -> Tensor | float:
+        """What is free of the loss (B,), for the base's draws ``first``."""
+        if self.free_bits is None:
+            return 0.0
+        return self.free_bits.refund(posterior, first, context, self.annealed, weight)
 
 
 def _less_others(log_w: Tensor) -> Tensor:
