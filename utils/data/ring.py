@@ -41,4 +41,6 @@ class Ring(Synthetic):
         """Draw x (N, 2)."""
         angle = 2 * math.pi * torch.rand(size, generator=generator, dtype=torch.float64)
         noise = randn(size, 2, generator=generator)
-        return torch.stack([self._stretch * angle.cos(), angle.sin()], -1) + self._noise_scale * noise
+        return (
+            torch.stack([self._stretch * angle.cos(), angle.sin()], -1) + self._noise_scale * noise
+        )
