@@ -44,7 +44,7 @@ lint: $(VENV)/installed ## Check style, types and shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck -x experiments/*.sh experiments/*/*.sh .ci/run; \
 	else echo "shellcheck is not installed: sweeps not checked"; fi
 
-bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AVO and HVAE against what they could be
+bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AVO, HVAE and diagnostics against what they could be
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.ais
@@ -53,6 +53,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 	$(RUN) -m benchmarks.avo
 	$(RUN) -m benchmarks.toys
 	$(RUN) -m benchmarks.hvae_gaussian
+	$(RUN) -m benchmarks.usage
 
 clean: ## Remove the virtual environment and caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

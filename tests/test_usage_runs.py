@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from pathlib import Path
 
 import pytest
 
 import main as program
+import plot_from_db
 from experiments.runner.phases import usage
 from tests.components import SEED
 from utils.results.folder import RunFolder
@@ -61,6 +64,34 @@ def test_a_run_records_and_prints_what_its_posterior_uses(tmp_path, capsys, post
     assert {"active_units", "mutual_information", "aggregate_kl"} <= {
         name for phase, name in metrics if phase == "train"
     }
+
+
+def test_tables_count_active_units_and_the_figure_shows_each(tmp_path, capsys):
+    for seed in range(2):
+        assert run(f"seed={SEED + seed}") == 0
+    capsys.readouterr()
+    names = ["active_units", "dimension_kl", "mutual_information"]
+    assert plot_from_db.main(["table", "-name", *names, "--format", "csv"]) == 0
+    written = capsys.readouterr()
+    (row,) = csv.DictReader(io.StringIO(written.out))
+    counts, sums = [], []
+    for path in (tmp_path / "results" / "runs").iterdir():
+        rows = RunFolder(path).estimates.read()
+        counts.append(sum(r.value for r in rows if r.name == "active_units"))
+        sums.append(math.fsum(r.value for r in rows if r.name == "dimension_kl"))
+    assert float(row["active units (units-5)"]) == sum(counts) / 2
+    assert float(row["dimension_kl (units-5)"]) == pytest.approx(sum(sums) / 2)
+    assert float(row["dimension_kl (units-5) s.e."]) == pytest.approx(abs(sums[0] - sums[1]) / 2)
+    assert "Data points: digits test 5." in written.err  # not the one row of a count
+    figure = tmp_path / "units.png"
+    assert plot_from_db.main(["units", "--output", str(figure)]) == 0
+    assert figure.stat().st_size > 1000
+
+
+def test_a_figure_of_runs_that_measured_nothing_says_so(tmp_path, capsys):
+    assert run("runtime.diagnostics=false") == 0
+    assert plot_from_db.main(["units", "--output", str(tmp_path / "units.png")]) == 2
+    assert "no run has measured its units" in capsys.readouterr().err
 
 
 def test_what_is_measured_changes_no_other_number(tmp_path, monkeypatch):
