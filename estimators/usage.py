@@ -52,7 +52,7 @@ class Effort(NamedTuple):
 
 QUICK = Effort(250, 16, 1)
 """For every evaluation in training: a hundredth of an epoch."""
-FULL = Effort(10_000, 100, 5)
+FULL = Effort(5000, 100, 5)
 
 
 class Classifier(NamedTuple):

@@ -39,7 +39,7 @@ METHODS: Mapping[str, str] = {
     "hvi_elbo": "HVI, ELBO",
     "hvi_avo": "HVI, AVO",
 }
-REACH, STEP = 6.0, 0.01
+REACH, STEP = 6.0, 0.05
 """Of the grid of z, which holds all but 10⁻⁸ of the prior."""
 NUM_PATHS = 12
 """Data whose way is drawn, evenly around the circle."""
@@ -161,7 +161,6 @@ def _panel(axis: Axes, result: Result) -> None:
     axis.plot(model, encoder, color=COLOURS[0], linewidth=0.7, alpha=0.7)
     end = result.path[-1]
     axis.scatter(end.model, end.encoder, c=angle, cmap="twilight", s=7, zorder=3)
-    axis.set_aspect("equal")
 
 
 if __name__ == "__main__":
