@@ -58,13 +58,14 @@ def diagnostics_of(vae: VAE, x: torch.Tensor) -> Callable[[], object]:
 def main() -> None:
     """Print a line for each posterior."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--posteriors", nargs="+", default=POSTERIORS, metavar="NAME")
     parser.add_argument("--rounds", type=int, default=9, help="of the diagnostics")
     parser.add_argument("--num-train", type=int, default=50_000, help="images of an epoch")
     options = parser.parse_args()
     data = binary_images()
     data = data._replace(splits=data.splits | {"train": data.splits["train"][: options.num_train]})
     print("| posterior | an epoch | diagnostics | share |\n| --- | ---: | ---: | ---: |")
-    for name in POSTERIORS:
+    for name in options.posteriors:
         trainer = trainer_of(configuration("off", f"posterior.name={name}"), data)
         whole = seconds(epoch_of(trainer))
         diagnose = {name: diagnostics_of(trainer.vae, data.splits["validation"])}

@@ -174,9 +174,11 @@ def _draw(
         )  # fmt: skip
         best = learned[0].optimum
         axis.plot(best.variance, best.active, "kx", markersize=9, label="exact, σ² learned")
-        axis.set(
-            title=data, xscale="log", xlabel="variance of the noise σ²", ylabel="active units"
-        )
+        axis.set(title=data, xscale="log", xlabel="variance of the noise σ²")
+        axis.set_ylabel("active units")
+        ticks = sorted({round(r.variance, 2) for r in fixed})
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
     axes[0].legend(fontsize="small")
     return figure
 
