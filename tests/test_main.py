@@ -106,8 +106,8 @@ def wait_for(condition, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-# Of IWAE log_px, elbo, ess, k_hat, reliable, and four of its halves, and three of what z tells, for
-# each of the test data; three of each of two dimensions.
+# Of each of the test data log_px, elbo, ess, k_hat, reliable and four of the halves of IWAE, and
+# three of what z tells; three of each of two dimensions.
 NUM_ESTIMATES = 250 * (9 + 3) + 2 * 3
 
 
