@@ -86,6 +86,7 @@ def draw_units(arguments: argparse.Namespace) -> None:
     curves.check_suffix(arguments.output)
     database = _database(arguments)
     runs = queries.load_runs(database, arguments.experiment)
+    runs = queries.choose(runs, "id", arguments.run)
     runs = runs if arguments.all else queries.finished(runs)
     estimates = queries.load_estimates(database, runs, [units.KL])
     estimates = queries.choose(estimates, "split", arguments.split)
@@ -284,7 +285,7 @@ COMMANDS = (
         "units",
         "draw the KL of each dimension of z, sorted: which of them are used",
         draw_units,
-        (_experiment, _split, _all, _figure),
+        (_experiment, _run, _split, _all, _figure),
     ),
     Command(
         "table",
