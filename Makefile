@@ -47,7 +47,7 @@ lint: $(VENV)/installed ## Check style, types and shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck -x experiments/*.sh experiments/*/*.sh .ci/run; \
 	else echo "shellcheck is not installed: sweeps not checked"; fi
 
-bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AVO and HVAE against what they could be
+bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AVO, HVAE and diagnostics against what they could be
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.ais
@@ -58,6 +58,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 	$(RUN) -m benchmarks.hvae_gaussian
 	$(RUN) -m benchmarks.mcvae
 	$(RUN) -m benchmarks.hvae
+	$(RUN) -m benchmarks.usage
 
 reference: $(VENV)/installed ## Write docs/configuration.md anew out of the code
 	$(RUN) -m experiments.runner.reference > $(DOCS)-reference && mv $(DOCS)-reference docs/configuration.md

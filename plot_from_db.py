@@ -79,6 +79,22 @@ def draw_curves(arguments: argparse.Namespace) -> None:
     _say(f"wrote {arguments.output}")
 
 
+def draw_units(arguments: argparse.Namespace) -> None:
+    """Write a figure of the KL of each dimension of z."""
+    from experiments.reporting import curves, queries, units
+
+    curves.check_suffix(arguments.output)
+    database = _database(arguments)
+    runs = queries.load_runs(database, arguments.experiment)
+    runs = queries.choose(runs, "id", arguments.run)
+    runs = runs if arguments.all else queries.finished(runs)
+    estimates = queries.load_estimates(database, runs, [units.KL])
+    estimates = queries.choose(estimates, "split", arguments.split)
+    runs = runs[runs["id"].isin(estimates["run"])]
+    curves.save_figure(units.unit_figure(estimates, runs), arguments.output)
+    _say(f"wrote {arguments.output}")
+
+
 def make_table(arguments: argparse.Namespace) -> None:
     """Print estimates: means over data and seeds."""
     from experiments.reporting import pivot, queries, reliability, summary, tables
@@ -314,6 +330,12 @@ COMMANDS = (
         "draw learning curves, mean ± standard error over seeds",
         draw_curves,
         (_experiment, _name, _split, _all, _figure),
+    ),
+    Command(
+        "units",
+        "draw the KL of each dimension of z, sorted: which of them are used",
+        draw_units,
+        (_experiment, _run, _split, _all, _figure),
     ),
     Command(
         "table",

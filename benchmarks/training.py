@@ -31,12 +31,13 @@ def binary_images() -> Data:
     return Data({"train": train, "validation": train[:NUM_VALIDATION]}, "none", "")
 
 
-def configuration(compile_mode: str) -> RunConfig:
-    """Cremer et al.'s sizes, evaluated after every epoch."""
+def configuration(compile_mode: str, *more: str) -> RunConfig:
+    """Cremer et al.'s sizes, evaluated after every epoch; with ``more`` assignments."""
     assignments = [
         "training.epochs=1000000",
         "training.evaluate_every=1",
         f"runtime.compile={compile_mode}",
+        *more,
     ]
     return validate(RunConfig, load("configs/mnist_ffg/base.yaml", (), assignments, DEFAULTS))
 

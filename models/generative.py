@@ -168,7 +168,7 @@ class LinearGaussian(GenerativeModel):
     M = WᵀW + scale² I (Tipping and Bishop 1999). The yardstick of every bound and estimator.
     With ``learn`` false its parameters stay as they were drawn, so that only the posterior is
     fitted (a learned W turns until a factorised posterior loses nothing); with ``learn_scale``
-    false the scale stays.
+    false the scale alone does. Null: as ``learn`` says.
     """
 
     has_exact_log_px = True
@@ -181,7 +181,7 @@ class LinearGaussian(GenerativeModel):
         latent_dim: PositiveInt = 2,
         scale: PositiveFloat = 1.0,
         learn: bool = True,
-        learn_scale: bool = True,
+        learn_scale: bool | None = None,
     ) -> None:
         super().__init__(latent_dim, x_shape)
         size = math.prod(x_shape)
@@ -189,7 +189,8 @@ class LinearGaussian(GenerativeModel):
         self.bias = nn.Parameter(torch.zeros(size))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.requires_grad_(learn)
-        self.log_scale.requires_grad_(learn and learn_scale)
+        if learn_scale is not None:
+            self.log_scale.requires_grad_(learn_scale)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log N(x; W z + mean, scale² I)."""

@@ -27,6 +27,7 @@ SHAPES = {  # the others are 28×28
     "digits": (1, 8, 8),
     "nothing": (0, 1, 1),
     "linear_gaussian": (1, 1, 8),
+    "ring": (1, 1, 2),
     "shared_gaussian": (1, 3, 5),
     "cifar10": (3, 32, 32),
     "celeba": (3, 64, 64),

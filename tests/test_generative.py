@@ -144,3 +144,11 @@ def test_log_px_has_gradients(linear_gaussian: LinearGaussian):
         torch.autograd.grad(linear_gaussian.log_px(x).sum(), parameters),
         torch.autograd.grad(expected.sum(), parameters),
     )
+
+
+@pytest.mark.parametrize("learn", [True, False])
+@pytest.mark.parametrize("learn_scale", [None, True, False])
+def test_the_scale_can_be_learned_or_fixed_alone(learn, learn_scale):
+    model = LinearGaussian((1, 1, 3), learn=learn, learn_scale=learn_scale)
+    assert model.weight.requires_grad == model.bias.requires_grad == learn
+    assert model.log_scale.requires_grad == (learn if learn_scale is None else learn_scale)

@@ -179,6 +179,86 @@ def test_resume_is_exact_with_transitions_that_adapt(data, tmp_path):
         assert torch.equal(second.vae.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("stop_at", [0, 2])
+@pytest.mark.parametrize("until", ["null", "mutual_information"])
+def test_resume_is_exact_with_steps_of_the_encoder(data, tmp_path, stop_at, until):
+    assignments = ["training.encoder_steps=3", f"training.encoder_steps_until={until}"]
+    straight = trainer(data, *assignments)
+    expected = fit(straight, 3)
+    assert len(straight.information) == (0 if until == "null" else 3)
+    first = trainer(data, *assignments)
+    before = fit(first, 1)
+    if stop_at:
+        assert not first.train_epoch(lambda step: step < stop_at)
+    checkpoint.save(first.state(), tmp_path / "last.pt")
+    reseed(999)  # another process has another global state
+    second = trainer(data, *assignments)
+    second.restore(checkpoint.load(tmp_path / "last.pt", "cpu"))
+    assert second.information == first.information
+    assert before + fit(second, 2) == expected
+    assert torch.equal(weights(second), weights(straight))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamax", "rmsprop", "sgd"])
+def test_a_step_of_the_encoder_leaves_the_model_as_it_is(data, optimiser):
+    """Momentum of earlier steps included."""
+    fitted = trainer(
+        data, f"training.optimiser={{name: {optimiser}, lr: 0.01}}", "training.encoder_steps=2"
+    )
+    fit(fitted, 1)
+    before = {name: t.clone() for name, t in fitted.vae.state_dict().items()}
+    fitted._encoder_step(torch.tensor(1.0))
+    for name, tensor in fitted.vae.state_dict().items():
+        assert torch.equal(tensor, before[name]) == name.startswith("model."), name
+
+
+def test_steps_of_the_encoder_are_counted_and_end_with_the_mutual_information(data, monkeypatch):
+    options = ["training.encoder_steps=3", "training.encoder_steps_until=mutual_information"]
+    fitted = trainer(data, *options, diagnostics=False)
+    told = iter([0.1, 0.2, 0.2, 0.3])
+    monkeypatch.setattr(
+        "estimators.usage.summary", lambda *_: ({"mutual_information": next(told)}, [])
+    )
+    steps = 0
+    original = fitted._encoder_step
+
+    def counted(weight):
+        nonlocal steps
+        steps += 1
+        original(weight)
+
+    monkeypatch.setattr(fitted, "_encoder_step", counted)
+    found = []
+    for _ in range(4):
+        steps = 0
+        fit(fitted, 1)
+        found.append(steps)
+    assert found == [2 * fitted.num_steps] * 3 + [0]
+
+
+def test_each_evaluation_tells_of_the_use_of_the_latent_dimensions(data):
+    (_, report) = fit(trainer(data), 1)
+    assert 0 <= report.values["active_units"] <= 2
+    assert report.values["mutual_information"] <= math.log(100)
+    assert math.isfinite(report.values["aggregate_kl"])
+    assert len(report.vectors["dimension_kl"]) == 2
+    (_, without) = fit(trainer(data, diagnostics=False), 1)
+    assert not without.vectors
+    assert without.values == {name: report.values[name] for name in without.values}
+    assert "mutual_information" not in without.values
+
+
+def test_where_z_can_tell_nothing_of_x_nothing_is_measured(data):
+    sightless = trainer(data)
+    sightless.vae.encoder.sees_x = False
+    (_, blind) = fit(sightless, 1)
+    one = data._replace(splits=data.splits | {"validation": data.splits["validation"][:1]})
+    (_, single) = fit(trainer(one), 1)
+    for report in (blind, single):
+        assert not report.vectors
+        assert "active_units" not in report.values
+
+
 def test_evaluation_changes_nothing_else(data):
     often, never = trainer(data), trainer(data, "training.evaluate_every=3")
     fit(often, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +35,26 @@ def curve_figure(metrics: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         metrics: run, phase, step, split, name, value.
         runs: their rows of the table ``runs``.
     """
-    legend = _legend(runs)
-    styles = dict(zip(legend, itertools.cycle(itertools.product(LINES, COLOURS)), strict=False))
+    labels = legend(runs)
+    styles = styles_of(labels)
     metrics = metrics.assign(hash=metrics["run"].map(runs.set_index("id")["hash"]))
     panels = list(metrics.groupby(["name", "phase", "split"]))
-    size = (PANEL_WIDTH * len(panels), PANEL_HEIGHT + 0.2 * len(legend))
+    size = (PANEL_WIDTH * len(panels), PANEL_HEIGHT + 0.2 * len(labels))
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, ((name, phase, split), values) in zip(axes, panels, strict=True):
         axis.set(title=f"{phase}, {split} split", xlabel="epoch", ylabel=name)
-        for key, label in legend.items():
+        for key, label in labels.items():
             _draw(axis, values[values["hash"] == key], label, *styles[key])
+    put_legend(figure)
+    return figure
+
+
+def put_legend(figure: Figure) -> None:
+    """One legend for all panels, below them."""
     handles = {  # a configuration may be missing in some panels, not in all
         text: handle
-        for axis in axes
+        for axis in figure.axes
         for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
@@ -58,7 +65,11 @@ def curve_figure(metrics: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         fontsize="small",
         title_fontsize="small",
     )
-    return figure
+
+
+def styles_of(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A line and a colour for each."""
+    return dict(zip(labels, itertools.cycle(itertools.product(LINES, COLOURS)), strict=False))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -67,7 +78,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150, metadata=metadata[path.suffix.lower()])
 
 
-def _legend(runs: pd.DataFrame) -> dict[str, str]:
+def legend(runs: pd.DataFrame) -> dict[str, str]:
     """By hash: posterior, loss, what else differs, and the number of seeds."""
     settings = configuration_labels(runs, ("posterior", "loss"))
     counts = runs["hash"].value_counts()

@@ -154,7 +154,7 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
     headings += [Heading(", ".join(column), True) for column in across]
     doubtful = any(MARK in number.note for number in numbers.values())
     what = [] if several else [f"{_shown(found.quantities[0])} by {', '.join(axes.columns)}."]
-    caption = (*what, ERRORS, CAPTIONS[units], data_note(found.shown))
+    caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
     return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sqlalchemy import Select, select
 
@@ -13,7 +14,7 @@ from experiments.reporting.statistics import Values
 from utils.cli import did_you_mean
 from utils.results import schema
 from utils.results.database import ResultsDatabase
-from utils.results.methods import Method
+from utils.results.methods import UNITS, Method
 from utils.results.records import MEMBERSHIP
 
 LOCAL, ESTIMATE, SIMULATED = "local_optimisation", "estimate", "simulated"
@@ -116,6 +117,19 @@ def load_labels(database: ResultsDatabase, runs: pd.DataFrame) -> pd.DataFrame:
     found = _frame(database, _restricted(select(table), table, runs))
     wanted = runs[["id", "experiment"]].rename(columns={"id": "run"})
     return found.merge(wanted, on=["run", "experiment"])[["run", "name", "value"]]
+
+
+def with_totals(estimates: pd.DataFrame) -> pd.DataFrame:
+    """The rows about dimensions of z as one row a run and name, their sum: so many active units.
+
+    What the seed changes in it is all that is known of its error.
+    """
+    is_unit = estimates["estimator"] == UNITS
+    if not is_unit.any():
+        return estimates
+    key = [name for name in estimates if name not in ("datum", "value", "standard_error")]
+    totals = estimates[is_unit].groupby(key, as_index=False)["value"].sum()
+    return pd.concat([estimates[~is_unit], totals.assign(datum=0, standard_error=np.nan)])
 
 
 def values_of(rows: pd.DataFrame) -> Values:

@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiments.reporting import ReportError
+from experiments.reporting import ReportError, queries
 from experiments.reporting.labels import configuration_labels
 from experiments.reporting.queries import SIMULATED, by_method, status_note, values_of
 from experiments.reporting.reliability import MARK, MARKED, NOTE, is_reliable, mark
 from experiments.reporting.statistics import mean_of
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
-from utils.results.methods import Method
+from utils.results.methods import UNITS, Method
 
 BOUNDS = ("elbo", "log_px")  # larger is better, so these have a best
 PRETTY = {
@@ -26,6 +26,10 @@ PRETTY = {
     "ess": "ESS",
     "k_hat": "k-hat",
     "dataset": "data set",
+    "kl": "KL",
+    "active_units": "active units",
+    "mutual_information": "mutual information",
+    "aggregate_kl": "KL of the aggregate",
 }
 SHOWN = ("experiment", "dataset", "binarisation", "posterior", "loss")
 ROW = (*SHOWN, "hash", "phase", "split")  # what makes a row
@@ -84,7 +88,7 @@ def estimate_table(
         Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
     ]
     doubtful = any(MARK in number.note for line in numbers for number in line)
-    notes = [data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    notes = [*data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
     return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
 
 
@@ -118,7 +122,7 @@ def measured(
         estimates = _in_bits(estimates, runs)
     columns = dict.fromkeys((*SHOWN, *row, "hash", "data_checksum"))
     about = runs.set_index("id")[[name for name in columns if name in runs]]
-    estimates = estimates.join(about, on="run", how="inner")
+    estimates = queries.with_totals(estimates).join(about, on="run", how="inner")
     shown = estimates[estimates["name"].isin(names)]
     quantities = sorted(_by_quantity(shown), key=_order)
     keys: list[dict[str, str]] = []
@@ -220,12 +224,13 @@ def _described(
     return [column for column in columns if column not in left_out]
 
 
-def data_note(estimates: pd.DataFrame) -> str:
+def data_note(estimates: pd.DataFrame) -> list[str]:
     """How many data points the means are over, and a warning where rows differ in that."""
     parts = []
-    for (dataset, split), group in estimates.groupby(["dataset", "split"]):
+    of_data = estimates[estimates["estimator"] != UNITS]
+    for (dataset, split), group in of_data.groupby(["dataset", "split"]):
         sizes = group.groupby(["run", "phase", *Method._fields, "name"]).size()
         low, high = sizes.min(), sizes.max()
         size = str(low) if low == high else f"{low} to {high}, NOT the same in all runs"
         parts.append(f"{dataset} {split} {size}")
-    return f"Data points: {'; '.join(parts)}."
+    return [f"Data points: {'; '.join(parts)}."] if parts else []

@@ -179,6 +179,11 @@ def _local_plan(
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:
         raise BuildError("`local_optimisation.loss.warmup`: local optimisation has no epochs")
+    if loss is not None and loss.sees_batches:
+        raise BuildError(
+            "`local_optimisation.loss.free_bits` are of the mean over a minibatch, and local "
+            "optimisation takes each datum alone; leave it out"
+        )
     for family in families:
         if loss is not None:
             _build("local_optimisation.loss", loss.check, posterior=family.posterior)

@@ -22,7 +22,7 @@ from experiments.runner.build import Built
 from utils.config.identity import flow
 from utils.registry import REQUIRED, Option, Registry
 from utils.results.folder import RunFolder
-from utils.results.methods import Method
+from utils.results.methods import INFORMATION, UNITS, Method
 from utils.results.records import Estimate, RunRecord
 from utils.types import LARGEST
 
@@ -166,7 +166,8 @@ def summary(record: RunRecord, folder: Path) -> str:
     lines = [
         f"{record.experiment} {record.id}: {record.posterior}, {record.loss}, {record.dataset}"
     ]
-    lines += _means(RunFolder(folder).estimates.read())
+    rows = RunFolder(folder).estimates.read()
+    lines += [*_means(rows), *_usage(rows)]
     return "\n".join(lines)
 
 
@@ -176,9 +177,29 @@ def _means(rows: Sequence[Estimate]) -> Iterator[str]:
         if row.name in SHOWN:
             groups[row.split, row.method, row.name].append(row.value)
     for (split, method, name), values in groups.items():
-        count = len(values)
-        error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
-        mean = math.fsum(values) / count
-        spread = f" ± {error:.3f}" if math.isfinite(error) else ""
+        count, mean = len(values), _mean(values)
         data = "data point" if count == 1 else "data points"
-        yield f"  {split} ({count} {data}): {SHOWN[name]} by {method.label} {mean:.3f}{spread}"
+        yield f"  {split} ({count} {data}): {SHOWN[name]} by {method.label} {mean}"
+
+
+def _usage(rows: Sequence[Estimate]) -> Iterator[str]:
+    """How much of z each split's posteriors use."""
+    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.estimator in (INFORMATION, UNITS):
+            groups[row.split, row.name].append(row.value)
+    for split in dict.fromkeys(split for split, _ in groups):
+        active, told = groups[split, "active_units"], groups[split, "mutual_information"]
+        yield (
+            f"  {split} ({len(told)} data points): {sum(active):.0f} of {len(active)} units "
+            f"active, mutual information {_mean(told)} of at most {math.log(len(told)):.3f}, KL "
+            f"of the aggregate {_mean(groups[split, 'aggregate_kl'])}"
+        )
+
+
+def _mean(values: Sequence[float]) -> str:
+    """Mean ± standard error over data."""
+    count = len(values)
+    error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
+    spread = f" ± {error:.3f}" if math.isfinite(error) else ""
+    return f"{math.fsum(values) / count:.3f}{spread}"

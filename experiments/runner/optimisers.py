@@ -86,7 +86,7 @@ def sgd(
 
 
 class Validation(NamedTuple):
-    """The bound on the validation split after an epoch, in nats."""
+    """The bound on the validation split after an epoch, or the mutual information, in nats."""
 
     epoch: int
     bound: float

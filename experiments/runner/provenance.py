@@ -23,7 +23,7 @@ RUNNER = "experiments.runner"
 DRIVERS: Mapping[Phase, Sequence[str]] = {
     "train": (f"{RUNNER}.build", f"{RUNNER}.trainer"),
     "local_optimisation": (f"{RUNNER}.build", f"{RUNNER}.phases.local_optimisation"),
-    "estimate": (f"{RUNNER}.build", f"{RUNNER}.phases.estimate"),
+    "estimate": (f"{RUNNER}.build", f"{RUNNER}.phases.estimate", f"{RUNNER}.phases.usage"),
 }
 """The modules that carry out each phase, whatever its components are."""
 PACKAGES = ("torch", "numpy", "scikit-learn", "torchvision", "arviz-stats")

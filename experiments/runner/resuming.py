@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -98,9 +98,14 @@ def _fits(trainer: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> bool:
         and all(type(name) is str for name in names)
         and history.shape == (len(history), len(names))
         and 0 <= trainer["step"] <= max(len(history), 1)
-        and all([type(n) for n in pair] == [int, float] for pair in trainer.get("validations", ()))
+        and all(map(_is_series, (trainer.get("validations", ()), trainer.get("information", ()))))
         and (best is None or alike(best, {"value": 0.0, "epoch": 0, "weights": fresh["vae"]}))
     )
+
+
+def _is_series(pairs: Iterable[Iterable[Any]]) -> bool:
+    """Whether these are epochs, each with a number."""
+    return all([type(n) for n in pair] == [int, float] for pair in pairs)
 
 
 def _moments_fit(optimiser: Optimizer) -> bool:

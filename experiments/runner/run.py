@@ -155,6 +155,7 @@ def _make(config: RunConfig, destination: Destination, console: Console) -> _Mad
     built = build(config, data.x_shape)
     built.vae.to(device)
     check_splits(config, data)
+    check_encoder_steps(config, data, built.vae)
     check_data(config, data, built.vae.model)
     return _Made(built, data, device, _prepare(built, config, destination, device, console))
 
@@ -262,6 +263,27 @@ def check_splits(config: RunConfig, data: Data) -> None:
         raise BuildError(
             "`training.early_stopping` and `evaluation.weights: best` need a validation split, "
             f"and {config.data.name} has none as configured"
+        )
+
+
+def check_encoder_steps(config: RunConfig, data: Data, vae: VAE) -> None:
+    """Raise BuildError where steps of the encoder alone make no sense."""
+    options, key = config.training, "`training.encoder_steps_until`"
+    if options.encoder_steps is not None and "encoder" in (options.fixed or ()):
+        raise BuildError(
+            "`training.encoder_steps` trains the encoder more often, and `training.fixed` keeps "
+            "it as it is; leave one of them out"
+        )
+    if options.encoder_steps_until is None:
+        return
+    if options.encoder_steps is None:
+        raise BuildError(f"{key} ends what `training.encoder_steps` begins; set both")
+    if not vae.encoder.sees_x:
+        raise BuildError(f"{key}: {config.encoder.name} sees no x, so z tells nothing of it")
+    if len(data.splits.get("validation", ())) < 2:
+        raise BuildError(
+            f"{key} compares data of a validation split, and {config.data.name} has fewer than 2 "
+            "such as configured"
         )
 
 

@@ -130,6 +130,11 @@ class Training:
     """When to stop before `epochs`; null: never."""
     fixed: Annotated[list[Part], Unique] | None = None
     """Parts that keep the weights they start with."""
+    encoder_steps: PositiveInt | None = None
+    """Steps of encoder and posterior for each step of the model: so many minus one of their own,
+    each on a random batch, and one together with it (He et al. 2019, arXiv 1901.05534)."""
+    encoder_steps_until: Literal["mutual_information"] | None = None
+    """When those of their own end: after the first validation at which it does not rise."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,8 @@ class Runtime:
     """Whether metrics and images go to the run's folder for TensorBoard, too."""
     images_every: NonNegativeInt = 10
     """Epochs between images for TensorBoard; 0: none."""
+    diagnostics: bool = True
+    """Measure which latent dimensions are used: at each evaluation, and in the estimates."""
     keep_epochs: Annotated[list[PositiveInt], Unique] | None = None
     """Epochs whose weights are kept for good, to be measured later."""
 

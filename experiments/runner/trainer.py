@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from estimators import usage
 from experiments.runner.optimisers import Validation, num_plateaus
 from experiments.runner.schema import Training
 from models.losses import Loss
@@ -16,6 +17,7 @@ from models.vae import VAE
 from utils import seeding
 from utils.compiled import differentiated
 from utils.data.base import Data
+from utils.gradients import frozen
 
 CHECK_EVERY = 50  # steps between looks at the loss: rare enough not to stall a GPU
 EVALUATION_BATCH = 1000
@@ -26,11 +28,15 @@ class DivergedError(Exception):
 
 
 class Metrics(NamedTuple):
-    """Means over a split at the end of an epoch, in nats where they are bounds."""
+    """Means over a split at the end of an epoch, in nats where they are bounds.
+
+    ``vectors`` hold a number for each dimension of z.
+    """
 
     epoch: int
     split: str
     values: Mapping[str, float]
+    vectors: Mapping[str, Sequence[float]] = {}
 
 
 class BestWeights(NamedTuple):
@@ -56,6 +62,7 @@ class Trainer:
     the seed.
 
     Args:
+        diagnostics: look at each evaluation at the use of the latent dimensions.
         compile_step: fuse the forward and backward pass with torch.compile; falls back to eager,
             with a word to ``warn``, where that fails.
     """
@@ -68,9 +75,11 @@ class Trainer:
         options: Training,
         seed: int,
         *,
+        diagnostics: bool = True,
         compile_step: bool = False,
         warn: Callable[[str], None] = print,
     ) -> None:
+        self.diagnostics = diagnostics
         self.vae, self.loss, self.data, self.options, self.seed = vae, loss, data, options, seed
         self.parameters = [p for p in vae.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
@@ -85,6 +94,7 @@ class Trainer:
         self.epoch, self.step = 0, 0
         self.best: BestWeights | None = None
         self.validations: list[Validation] = []
+        self.information: list[Validation] = []
         self._names: list[str] = []
         self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
         self._differentiate = differentiated(
@@ -116,6 +126,8 @@ class Trainer:
         try:
             checked = self.step
             while self.step < self.num_steps and keep_going(self.step):
+                for _ in range(self._encoder_steps() - 1):
+                    self._encoder_step(weight)
                 self._train_step(batches[self.step], weight)
                 if self.step % CHECK_EVERY == 0 or self.step == self.num_steps:
                     self._check(checked, epoch)
@@ -146,7 +158,19 @@ class Trainer:
     def _clear(self, x: Tensor, weight: Tensor) -> None:
         self.optimiser.zero_grad(set_to_none=True)
 
-    def _train_step(self, indices: Tensor, weight: Tensor) -> None:
+    def _encoder_steps(self) -> int:
+        """Of this epoch, for each step of the model."""
+        ended = self.options.encoder_steps_until and num_plateaus(self.information, patience=1)
+        return 1 if ended else self.options.encoder_steps or 1
+
+    def _encoder_step(self, weight: Tensor) -> None:
+        """A step of all but the model, which the optimiser leaves alone for want of gradients."""
+        indices = torch.randint(self.num_data, (self.options.batch_size,))
+        with frozen(self.vae.model):
+            self._step(indices.to(self.device), weight)
+
+    def _step(self, indices: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Change what gets gradients; metrics (B,)."""
         x = self.data.batch(indices)
         _, (metrics, stats) = self._differentiate(x, weight)
         if self.options.clip_grad_norm is not None:
@@ -154,6 +178,10 @@ class Trainer:
             metrics["grad_norm"] = norm.expand(len(x))
         self.optimiser.step()
         self.vae.posterior.adapt(stats)
+        return metrics
+
+    def _train_step(self, indices: Tensor, weight: Tensor) -> None:
+        metrics = self._step(indices, weight)
         if not self._names:
             self._names = list(metrics)
             self._history = torch.zeros(self.num_steps, len(metrics), device=self.device)
@@ -190,7 +218,9 @@ class Trainer:
         due = self.epoch % self.options.evaluate_every == 0 or self.epoch == self.options.epochs
         if due and "validation" in self.data.splits:
             validation = self._evaluate("validation")
-            reports.append(Metrics(self.epoch, "validation", validation))
+            used, by_dimension = self._usage("validation")
+            vectors = {"dimension_kl": by_dimension} if by_dimension else {}
+            reports.append(Metrics(self.epoch, "validation", validation | used, vectors))
             self.validations.append(Validation(self.epoch, validation["bound"]))
             self._keep_best(validation["bound"])
         return reports
@@ -214,6 +244,23 @@ class Trainer:
                 for name, values in metrics.items():
                     totals[name] = totals.get(name, 0.0) + values.double().sum()
         return {name: (total / len(x)).item() for name, total in totals.items()}
+
+    @torch.no_grad()
+    def _usage(self, split: str) -> tuple[dict[str, float], list[float]]:
+        """See ``usage.summary``; from a stream of its own. Nothing where there is nothing to say.
+
+        Keeps the mutual information where the encoder's steps depend on it.
+        """
+        wanted = self.diagnostics or self.options.encoder_steps_until is not None
+        x = self.data.splits[split][: usage.QUICK.num_data]
+        if not (wanted and self.vae.encoder.sees_x and len(x) > 1):
+            return {}, []
+        with seeding.isolated(seeding.derive(self.seed, "usage", split)):
+            vae = self.vae
+            values, by_dimension = usage.summary(vae.model, vae.posterior, x, vae.context(x))
+        if self.options.encoder_steps_until is not None:
+            self.information.append(Validation(self.epoch, values["mutual_information"]))
+        return values, by_dimension
 
     def _keep_best(self, value: float) -> None:
         if self.best is None or value > self.best.value:
@@ -239,6 +286,7 @@ class Trainer:
             "history": self._history,
             "best": None if self.best is None else self.best._asdict(),
             "validations": [tuple(validation) for validation in self.validations],
+            "information": [tuple(measured) for measured in self.information],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -253,3 +301,4 @@ class Trainer:
         # Checkpoints once held the best validation alone: from there, patience begins anew.
         known = [] if self.best is None else [(self.best.epoch, self.best.value)]
         self.validations = [Validation(*pair) for pair in state.get("validations", known)]
+        self.information = [Validation(*pair) for pair in state.get("information", ())]

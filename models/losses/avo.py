@@ -27,7 +27,7 @@ from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity
 from models.posteriors.protocol import Stage
 from utils.seeding import isolated
-from utils.types import Fraction, NonNegativeFloat, PositiveInt
+from utils.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 
 SCHEDULES: Mapping[str, Callable[[int], list[float]]] = {
     "linear": schedules.linear,
@@ -64,6 +64,7 @@ class AVO(Loss):
         base_weight: adds as much of the base's own bound E_{q_0}[log p(x, z_0) - log q_0(z_0|x)]
             to each AVO step, which trains base, decoder and encoder.
         warmup: what to anneal in the ELBO and in the base's bound, and how.
+        free_bits, free_bits_group: of the ELBO and of the base's bound, as in ``elbo``.
     """
 
     def __init__(
@@ -74,10 +75,18 @@ class AVO(Loss):
         avo_probability: Fraction = 0.2,
         base_weight: NonNegativeFloat = 0.0,
         warmup: Annotated[Warmup, warmups] | None = None,
+        free_bits: PositiveFloat | None = None,
+        free_bits_group: PositiveInt | None = None,
     ) -> None:
         if not isinstance(alphas, str) and (alphas[-1:] != [1] or sorted(alphas) != list(alphas)):
             raise ValueError(f"`alphas` must rise to 1, the model itself; got {list(alphas)}")
-        self.elbo = ELBO(num_samples=num_samples, warmup=warmup)
+        self.elbo = ELBO(
+            num_samples=num_samples,
+            warmup=warmup,
+            free_bits=free_bits,
+            free_bits_group=free_bits_group,
+        )
+        self.sees_batches = self.elbo.sees_batches
         self.num_samples = num_samples
         self.alphas = alphas
         self.avo_probability = avo_probability
@@ -96,6 +105,7 @@ class AVO(Loss):
         between), or when one that has no weights leaves the base's density alone whatever its
         context (reflections of N(0, I)) or has nothing to learn.
         """
+        self.elbo.check(posterior)
         num_layers = len(posterior.transitions)
         if not num_layers:
             raise ValueError("avo trains transitions one by one, and this posterior has none")
@@ -122,7 +132,7 @@ class AVO(Loss):
         stages = posterior.stages(context, model.log_joint(x), self.num_samples, detach=True)
         looks = any(transition.uses_target for transition in posterior.transitions)
         first, *layers = self._with_constant(model, stages) if looks else stages
-        base_loss = self._base_loss(model, x, first, weight)
+        base_loss = self._base_loss(model, posterior, x, context, first, weight)
         stats = stats_of([first, *layers])
         z = torch.cat([stage.state.z for stage in layers])  # (T S, B, D)
         alphas = torch.tensor(self._alphas(len(layers)), dtype=z.dtype, device=z.device)
@@ -146,12 +156,19 @@ class AVO(Loss):
         return list(alphas)
 
     def _base_loss(
-        self, model: GenerativeModel, x: Tensor, first: Stage, weight: Weight
+        self,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        first: Stage,
+        weight: Weight,
     ) -> Tensor | float:
         if self.base_weight == 0:
             return 0.0
         terms = LogTerms.of(model, x, first)
-        return -self.base_weight * self.elbo.annealed(terms, weight).log_w.mean(0)
+        refund = self.elbo.refund(posterior, first, context, weight)
+        return self.base_weight * (refund - self.elbo.annealed(terms, weight).log_w.mean(0))
 
 
 def _coin(probability: float) -> bool:

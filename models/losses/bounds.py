@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
+from models.losses.free_bits import free_bits_of
 from models.losses.protocol import (
     Bound,
     LogTerms,
@@ -27,7 +28,7 @@ from models.losses.protocol import (
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Stage
 from utils.seeding import isolated
-from utils.types import PositiveInt
+from utils.types import PositiveFloat, PositiveInt
 
 
 class Sampled(Loss, ABC):
@@ -84,6 +85,9 @@ class ELBO(Sampled):
         constant_forces: the model learns from log p(x, z) at the draw alone, not through the
             forces that it exerts on a chain on the way there: the cloned decoder in the code of
             Thin et al. 2021 (arXiv 2106.15921). Then its gradient is no longer the bound's.
+        free_bits: nats of the base's KL to N(0, I) that are free, of each dimension, or of each
+            group of ``free_bits_group`` of them (Kingma et al. 2016, arXiv 1606.04934).
+        free_bits_group: null: 1.
     """
 
     def __init__(
@@ -94,12 +98,18 @@ class ELBO(Sampled):
         entropy: Literal["analytic"] | None = None,
         warmup: Annotated[Warmup, warmups] | None = None,
         constant_forces: Literal[True] | None = None,
+        free_bits: PositiveFloat | None = None,
+        free_bits_group: PositiveInt | None = None,
     ) -> None:
         super().__init__(num_samples, gradient, warmup, constant_forces is True)
         self.analytic = entropy == "analytic"
+        self.free_bits = free_bits_of(free_bits, free_bits_group)
+        self.sees_batches = self.free_bits is not None
 
     def check(self, posterior: Chain) -> None:
-        """Raise ValueError for an analytic entropy where the posterior's base has none."""
+        """Raise ValueError for what needs a base with a known entropy, or independent numbers."""
+        if self.free_bits is not None:
+            self.free_bits.check(posterior)
         if not self.analytic:
             return
         with isolated(seed=0), torch.no_grad():
@@ -132,9 +142,19 @@ class ELBO(Sampled):
         loss = -log_w.mean(0)
         if log_choice is not None:
             loss = loss - score_term(_less_others(log_w) / self.num_samples, log_choice)
+        own = context.detach() if self.stop_score else context
+        loss = loss + self.refund(posterior, stages[0], own, weight)
         with torch.no_grad():
             metrics = {**terms.metrics(), **stat_metrics(stats)}
             return Bound(loss, terms.log_w.mean(0), metrics, stats)
+
+    def refund(
+        self, posterior: Chain, first: Stage, context: Tensor, weight: Weight
+    ) -> Tensor | float:
+        """What is free of the loss (B,), for the base's draws ``first``."""
+        if self.free_bits is None:
+            return 0.0
+        return self.free_bits.refund(posterior, first, context, self.annealed, weight)
 
 
 def _less_others(log_w: Tensor) -> Tensor:

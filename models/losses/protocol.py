@@ -131,6 +131,8 @@ class Loss(ABC):
     """A bound as a function of model, posterior, x and context; the same for every posterior."""
 
     warmup: Warmup | None = None
+    sees_batches: bool = False
+    """Whether the loss of a datum depends on the others of its minibatch."""
 
     def weight(self, epoch: int) -> float:
         """Warm-up weight at an epoch (counted from 1); 1 without warm-up."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.posteriors.chain import Chain
-from models.posteriors.protocol import Density, Draw, bases, conditionals, posteriors
+from models.posteriors.protocol import Density, Draw, Moments, bases, conditionals, posteriors
 from utils.types import PositiveFloat
 
 LOG_2PI = math.log(2 * math.pi)
@@ -53,6 +53,15 @@ class StandardNormal(Density):
         """Log-density with all its constants."""
         return _log_standard(z / self.scale) - self.size * math.log(self.scale)
 
+    def log_prob_each(self, z: Tensor, context: Tensor) -> Tensor:
+        """See ``Density``."""
+        return -0.5 * ((z / self.scale).square() + LOG_2PI) - math.log(self.scale)
+
+    def moments(self, context: Tensor) -> Moments:
+        """0 and scale²."""
+        zeros = context.new_zeros(len(context), self.size)
+        return Moments(zeros, zeros + self.scale**2)
+
 
 def _log_standard(noise: Tensor) -> Tensor:
     """log N(noise; 0, I) (S, B), for noise (S, B, D)."""
@@ -88,6 +97,26 @@ class DiagonalGaussian(Density):
         mean, log_variance = context.chunk(2, dim=-1)
         noise = (z - mean) * (-0.5 * log_variance).exp()
         return -0.5 * (noise.square().sum(-1) + log_variance.sum(-1) + self.size * LOG_2PI)
+
+    def log_prob_each(self, z: Tensor, context: Tensor) -> Tensor:
+        """See ``Density``."""
+        mean, log_variance = context.chunk(2, dim=-1)
+        noise = (z - mean) * (-0.5 * log_variance).exp()
+        return -0.5 * (noise.square() + log_variance + LOG_2PI)
+
+    def moments(self, context: Tensor) -> Moments:
+        """See ``Density``."""
+        mean, log_variance = context.chunk(2, dim=-1)
+        return Moments(mean, log_variance.exp())
+
+    def log_prob_pairs(self, z: Tensor, context: Tensor) -> Tensor:
+        """See ``Density``: by two matrix products, in float64, for their terms cancel."""
+        z, context = z.double(), context.double()
+        mean, log_variance = context.chunk(2, dim=-1)  # (N, D)
+        precision = (-log_variance).exp()
+        scaled = mean * precision
+        squares = z.square() @ precision.T - 2 * z @ scaled.T + (mean * scaled).sum(-1)
+        return -0.5 * (squares + log_variance.sum(-1) + self.size * LOG_2PI)
 
 
 @bases.register("full")
@@ -153,6 +182,11 @@ class FullGaussian(Density):
         centred = (z - mean).movedim(0, -1)  # (B, D, S)
         noise = torch.linalg.solve_triangular(scale, centred, upper=False).movedim(-1, 0)
         return self._log_density(noise, log_diagonal)
+
+    def moments(self, context: Tensor) -> Moments:
+        """See ``Density``."""
+        mean, _, scale = self._split(context)
+        return Moments(mean, scale.square().sum(-1))
 
     def _log_density(self, noise: Tensor, log_diagonal: Tensor) -> Tensor:
         return -0.5 * (noise.square().sum(-1) + self.size * LOG_2PI) - log_diagonal.sum(

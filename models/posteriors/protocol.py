@@ -43,6 +43,13 @@ class Draw(NamedTuple):
     excess: Tensor | None = None
 
 
+class Moments(NamedTuple):
+    """Mean and variance of each number of a draw, (B, D) each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
 class Density(Part, ABC):
     """A conditional density q(z | given, context), reparameterised: of a base or a partner.
 
@@ -69,6 +76,22 @@ class Density(Part, ABC):
     @abstractmethod
     def log_prob(self, z: Tensor, given: Tensor, context: Tensor) -> Tensor:
         """log q(z | given, context) (S, B) in nats, for z (S, B, D)."""
+
+    def log_prob_each(self, z: Tensor, context: Tensor) -> Tensor | None:
+        """log q(z_i | context) of each number of a base's draw (S, B, D), in nats.
+
+        Their sum is ``log_prob``; None where the numbers are not independent.
+        """
+        return None
+
+    def moments(self, context: Tensor) -> Moments | None:
+        """Of a base that is a Gaussian, its moments given context (B, .); None of any other."""
+        return None
+
+    def log_prob_pairs(self, z: Tensor, context: Tensor) -> Tensor:
+        """log q(z_m | context_n) of a base (M, N) in nats, for z (M, D) and context (N, .)."""
+        z = z[:, None]  # (M, 1, D)
+        return self.log_prob(z, z[..., :0], context).expand(len(z), len(context))
 
 
 class Move(NamedTuple):

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 USUAL = ("prior", "linear")
 USUAL_LEAPFROG = 10
 
+INFORMATION, UNITS = "information", "units"
+"""What z tells of each datum; and of each dimension of z, whose index stands for the datum."""
+
 Form = Callable[[dict[str, Any]], tuple[str, list[str]]]
 """Makes the head of a label and the words in brackets after it."""
 
@@ -99,11 +102,18 @@ def _several(method: str) -> Form:
     return form
 
 
+def _of_data(method: str) -> Form:
+    """``units-250`` (data)."""
+    return lambda options: (f"{method}-{options.pop('num_data')}", [])
+
+
 FORMS: Mapping[str, Form] = {
     "importance": _importance,
     "ais": _annealed("AIS"),
     "bdmc": _annealed("BDMC"),
     "combined": _several("combined"),
     "max": _several("max"),
+    INFORMATION: _of_data(INFORMATION),
+    UNITS: _of_data(UNITS),
 }
 """By estimator, its label; each takes out of the options what it has put into words."""

@@ -35,7 +35,8 @@ class Estimate(NamedTuple):
     """One number of an estimator for one datum; ``log_px`` and ``elbo`` in nats.
 
     ``estimator``, ``settings``, ``family`` and ``search`` are a ``Method``. ``standard_error`` is
-    the Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known).
+    the Monte-Carlo error of ``value``, None where it is not known (NaN counts as not known). Of
+    the method ``units``, ``datum`` is a dimension of z.
     """
 
     phase: Annotated[str, InSql(24, is_key=True)]

@@ -9,6 +9,7 @@ import torch
 
 from experiments.runner.phases import estimate, local_optimisation
 from experiments.runner.phases.train import train
+from experiments.runner.phases.usage import measure_usage
 from experiments.runner.resuming import check_metrics
 from experiments.runner.schema import Phase, RunConfig
 from experiments.runner.session import Session
@@ -79,6 +80,7 @@ def go_through(session: Session, interruption: Interruption) -> None:
     if "estimate" in phases:
         _note_code(session, "estimate")
         estimate.estimate(session, interruption, epoch)
+        measure_usage(session, interruption, epoch)
 
 
 def _note_code(session: Session, phase: Phase) -> None:

@@ -97,7 +97,13 @@ def make_rows(
     estimate: Estimate, phase: str, method: Method, split: str, offset: int
 ) -> list[EstimateRow]:
     """The rows of an estimate whose first datum is ``offset``."""
-    quantities: dict[str, Quantity] = {"log_px": estimate.log_px, **estimate.stats}
+    return rows_of({"log_px": estimate.log_px, **estimate.stats}, phase, method, split, offset)
+
+
+def rows_of(
+    quantities: Mapping[str, Quantity], phase: str, method: Method, split: str, offset: int
+) -> list[EstimateRow]:
+    """The rows of quantities (B,), whose first datum is ``offset``."""
     rows = []
     for name, (values, errors) in quantities.items():
         numbers = values.tolist()

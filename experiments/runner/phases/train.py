@@ -49,6 +49,7 @@ def make_trainer(session: Session) -> Trainer:
         session.data,
         session.config.training,
         session.config.seed,
+        diagnostics=session.config.runtime.diagnostics,
         compile_step=compile_step,
         warn=session.console.warn,
     )
@@ -185,6 +186,9 @@ class Pictures:
         for report in reports:
             for name, value in report.values.items():
                 self._writer.add_scalar(f"{name}/{report.split}", value, report.epoch)
+            for name, numbers in report.vectors.items():
+                values = torch.tensor(numbers)
+                self._writer.add_histogram(f"{name}/{report.split}", values, report.epoch)
         every = self._session.config.runtime.images_every
         if every and self._trainer.epoch % every == 0:
             for name, grid in self._grids().items():
