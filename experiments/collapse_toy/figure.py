@@ -39,8 +39,8 @@ METHODS: Mapping[str, str] = {
     "hvi_elbo": "HVI, ELBO",
     "hvi_avo": "HVI, AVO",
 }
-REACH, STEP = 6.0, 0.05
-"""Of the grid of z, which holds all but 10⁻⁸ of the prior."""
+REACH, STEP = 8.0, 0.05
+"""Of the grid of z, which ends far beyond the mass of the prior."""
 NUM_PATHS = 12
 """Data whose way is drawn, evenly around the circle."""
 NUM_DRAWS = 200
