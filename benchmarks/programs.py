@@ -11,6 +11,7 @@ from torch import Tensor
 from experiments.runner.build import build
 from experiments.runner.phases import train
 from experiments.runner.phases.train import Pictures
+from experiments.runner.resuming import Training
 from experiments.runner.schema import RunConfig
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
@@ -31,7 +32,9 @@ def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
     recorder = Recorder(folder, record, database_url(root), warn=console.warn)
     built = build(config, data.x_shape)
     device = torch.device("cpu")
-    session = Session(config, built, data, device, folder, recorder, console, None)
+    training = Training("benchmark", seed=0, data_checksum="benchmark")
+    parts = (config, built, data, device, folder, recorder, console)
+    session = Session(*parts, checkpoint=None, codes={}, training=training)
     trainer = train.make_trainer(session)
     with Pictures(session, trainer) as pictures:
         yield from train.training_epochs(session, trainer, pictures, Interruption())
