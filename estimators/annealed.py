@@ -163,9 +163,8 @@ class Annealer(Estimator):
             "num_distributions": num_distributions,
             "num_leapfrog": num_leapfrog,
             "resample_below": resample_below,
+            "step_size": step_size,
         }
-        if step_size is not None:
-            self.settings["step_size"] = step_size
 
     def chunks(
         self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor

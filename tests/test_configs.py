@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_config_trains(base, more):
     assert any(
         not torch.equal(old, new) for old, new in zip(before, trainer.parameters, strict=True)
     )
-    assert trainer.report()[0].values["bound"] < 0
+    assert math.isfinite(trainer.report()[0].values["bound"])
     with torch.no_grad():
         context = built.vae.context(x[:2])
         for estimator in built.estimators:
