@@ -13,7 +13,7 @@ from tests.sweep_files import plan_of, read_sweep, words, write
 from utils.config.sources import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-SWEEPS = sorted(ROOT.glob("configs/*/sweep.yaml"))
+SWEEPS = sorted(ROOT.glob("configs/*/sweep*.yaml"))
 
 
 def labels(folder: Path, sweep: str, **files: str) -> list[str]:
@@ -176,7 +176,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_points(tmp_path):
     assert "got 'planer'" in said
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_sweep_of_the_project_can_be_planned(path, tmp_path):
     from experiments.sweeping.planning import make_plan
 
