@@ -183,4 +183,6 @@ def test_every_sweep_of_the_project_can_be_planned(path, tmp_path):
     sweep = read(path)
     points = expand(sweep.stage)
     plan = make_plan(sweep, points, tmp_path)
-    assert len(plan.runs) == len(points) > 1
+    assert len(plan.runs) > 1
+    # Its loss is another than a_5's, which only the figure looks at.
+    assert {point.labels["method"] for point, _ in plan.repeated} <= {"a_5_of_10"}
