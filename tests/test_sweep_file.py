@@ -186,3 +186,8 @@ def test_every_sweep_of_the_project_can_be_planned(path, tmp_path):
     assert len(plan.runs) > 1
     # Its loss is another than a_5's, which only the figure looks at.
     assert {point.labels["method"] for point, _ in plan.repeated} <= {"a_5_of_10"}
+
+
+def test_every_script_of_an_experiment_has_its_sweep():
+    for script in ROOT.glob("experiments/*/run.sh"):
+        assert (ROOT / "configs" / script.parent.name / "sweep.yaml").exists(), script

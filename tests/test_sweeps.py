@@ -15,9 +15,7 @@ import sweep
 from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = [
-    path for path in sorted(ROOT.glob("experiments/*/*.sh")) if "sweep.py" in path.read_text()
-]
+SCRIPTS = sorted(ROOT.glob("experiments/*/*.sh"))
 
 
 def begun(
