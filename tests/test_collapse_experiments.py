@@ -12,14 +12,45 @@ import torch
 from torch import nn
 
 from experiments.collapse_linear import figure as linear
+from experiments.collapse_toy import figure as toy
 from experiments.collapse_toy.figure import posterior_mean
+from experiments.sweeping.planning import make_plan
+from experiments.sweeping.points import expand
+from experiments.sweeping.sweep_file import read
 from main import main
 from models.generative import DeepLatentGaussian, LinearGaussian
 from models.likelihoods import Gaussian
 from tests.components import normal
+from tests.test_sweeps import begun
 from utils.data.ring import Ring
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_sweeps_have_the_noises_and_methods_of_the_figures():
+    points = expand(read(ROOT / "configs" / "collapse_linear" / "sweep.yaml").stage)
+    for data, scales in linear.SCALES.items():
+        noises = [point.labels["noise"] for point in points if point.labels["data"] == data]
+        assert noises == list(scales)
+    (_, axis) = read(ROOT / "configs" / "collapse_toy" / "sweep.yaml").stage.axes
+    assert [choice.label for choice in axis.choices] == list(toy.METHODS)
+
+
+@pytest.mark.parametrize(("data", "epochs", "period"), [("digits", 48, 16), ("mnist", 5, 2)])
+def test_warm_ups_are_as_long_as_the_data_set_wants(tmp_path, data, epochs, period):
+    script = ROOT / "experiments" / "collapse_mnist" / "run.sh"
+    ((_, *words),) = begun(tmp_path, script, DATA=data)
+    sweep = read(ROOT / words[0])
+    plan = make_plan(sweep, expand(sweep.stage), tmp_path)
+    configs = {run.label: run.identified.config for run in plan.runs}
+    assert plan.experiments == [f"collapse_{data}"]
+    assert {config.data.name for config in configs.values()} == {data}
+    warmups = {
+        method: configs[f"decoder=wide, method={method}"].loss.options["warmup"].options
+        for method in ("kl_warmup", "cyclical")
+    }
+    assert warmups["kl_warmup"]["epochs"] == epochs
+    assert warmups["cyclical"]["period"] == period
 
 
 @pytest.mark.parametrize("variance", [0.1, 0.7, 20.0, None])

@@ -38,7 +38,7 @@ SHAPES = {  # the others are 28×28
 def additional() -> list:
     """Each other file, over the base of its own folder or, where it has none, over quickstart."""
     cases = [pytest.param(base, (), id=base.parent.name) for base in BASES]
-    for path in sorted(set(CONFIGS.rglob("*.yaml")) - {*BASES, *CONFIGS.glob("*/sweep.yaml")}):
+    for path in sorted(set(CONFIGS.rglob("*.yaml")) - {*BASES, *CONFIGS.glob("*/sweep*.yaml")}):
         folder = CONFIGS / path.relative_to(CONFIGS).parts[0]
         base = folder / "base.yaml"
         name = str(path.relative_to(CONFIGS).with_suffix(""))

@@ -13,12 +13,15 @@ import yaml
 from experiments.hvae_mnist import equal_time, trajectories
 from experiments.hvae_mnist.equal_time import HVAE, IWAE, Choice, Pair, choose, to_yaml
 from experiments.runner.schema import DEFAULTS, RunConfig
+from experiments.sweeping.points import expand, vary
+from experiments.sweeping.sweep_file import read
 from main import main
-from tests.test_sweeps import Sweep
+from tests.test_sweeps import begun
 from utils.config.loading import load
 from utils.config.validation import validate
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs" / "hvae_mnist"
 DENSE = "configs/hvae_mnist/additional/dense.yaml"
 TINY = [
     "data={name: digits}",
@@ -91,21 +94,42 @@ def test_what_has_been_measured_once_stays(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("variables", "num_runs", "last"),
+    ("variables", "steps", "last"),
     [
-        ({}, 28, "experiments.hvae_mnist.trajectories"),
-        ({"STEPS": "5", "SIZES": "chain"}, 5, "experiments.hvae_mnist.trajectories"),
-        ({"STEPS": "1 20"}, 10, "plot_from_db.py images"),
+        ({}, ["1", "5", "10", "15", "20"], "experiments.hvae_mnist.trajectories"),
+        ({"STEPS": "5", "SIZES": "chain"}, ["5"], "experiments.hvae_mnist.trajectories"),
+        ({"STEPS": "1 20"}, ["1", "20"], "--vary"),
     ],
 )
-def test_the_sweep_does_each_run_once(tmp_path, variables, num_runs, last):
-    sweep = Sweep(tmp_path, "hvae_mnist/run.sh", 'echo "$*" >>"$LOG"', **variables)
-    assert sweep.end() == (0, "")
-    first, *lines = sweep.log.read_text().splitlines()
-    assert first.startswith("-m experiments.hvae_mnist.equal_time")
-    runs = [line for line in lines if line.startswith("main.py")]
-    assert len(set(runs)) == len(runs) == num_runs
-    assert last in lines[-1]
+def test_the_script_measures_sweeps_and_draws_chains_of_five_steps(
+    tmp_path, variables, steps, last
+):
+    commands = begun(tmp_path, ROOT / "experiments" / "hvae_mnist" / "run.sh", **variables)
+    assert commands[0][:2] == ["-m", "experiments.hvae_mnist.equal_time"]
+    _, swept = (words for words in commands if words[0] == "sweep.py")
+    place = swept.index("posterior.num_steps") + 1
+    assert swept[place : place + len(steps) + 1] == [*steps, "--vary"]
+    assert last in commands[-1]
+
+
+def test_the_sweep_does_with_one_step_what_differs_there():
+    points = [str(point) for point in expand(read(CONFIGS / "sweep.yaml").stage)]
+    assert len(points) == 2 + 4 * 3 * 2
+    assert [point for point in points if point.startswith("posterior.num_steps=1,")] == [
+        f"posterior.num_steps=1, posterior.tempering={of}, posterior.step_size_per=chain"
+        for of in ("none", "fixed_temperature")
+    ]
+
+
+def test_what_has_been_measured_is_a_choice_of_the_sweep(tmp_path):
+    """As the script takes it out of the file."""
+    measured = to_yaml(Choice(7, Pair(2.0, 1.9))).strip()
+    stage = read(CONFIGS / "sweep_beside.yaml").stage
+    iwae = measured.rpartition("loss: ")[2]
+    points = expand(vary(stage, {"loss": ["{name: elbo}", iwae]}))
+    assert [[word.text for word in point.words] for point in points] == [
+        ["loss={name: elbo}"], ["loss={name: iwae, num_samples: 7}"]
+    ]  # fmt: skip
 
 
 def test_chains_of_both_models_are_drawn(tmp_path, monkeypatch, capsys):

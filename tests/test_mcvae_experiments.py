@@ -16,6 +16,7 @@ import torch
 from experiments.mcvae_images.published import EPOCHS, PUBLISHED
 from experiments.mcvae_toy_posteriors import figure as rings
 from experiments.mcvae_toy_recovery.figure import most_likely
+from experiments.sweeping.sweep_file import read
 from main import main
 from models.noisy_radius import NoisyRadius
 from tests.components import reseed
@@ -38,9 +39,13 @@ def test_the_sweep_has_each_method_and_each_method_a_file(experiment):
     figure = importlib.import_module(f"experiments.{experiment}.figure")
     files = {path.stem for path in (ROOT / "configs" / experiment / "additional").glob("*.yaml")}
     assert files - OTHERS[experiment] == figure.METHODS.keys()
+    stage = read(ROOT / "configs" / experiment / "sweep.yaml").stage
+    stages = [stage, *([stage.following] if stage.following else [])]
+    (axis,) = (axis for of in stages for axis in of.axes if axis.name == "method")
+    assert [choice.label for choice in axis.choices] == list(figure.METHODS)
     script = (ROOT / "experiments" / experiment / "run.sh").read_text()
-    (listed,) = re.findall(r"METHODS:-([^}]*)}|for method in ([a-z].*);", script)
-    assert set("".join(listed).split()) == figure.METHODS.keys()
+    for listed in re.findall(r"METHODS:-([^}]*)}", script):
+        assert listed.split() == list(figure.METHODS)
 
 
 def test_published_tables_are_of_our_methods():

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,7 @@ import sweep
 from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = [
-    path for path in sorted(ROOT.glob("experiments/*/*.sh")) if "sweep.py" in path.read_text()
-]
+SCRIPTS = sorted(ROOT.glob("experiments/*/*.sh"))
 
 
 def begun(
@@ -36,24 +35,35 @@ def begun(
     return [line.split("\t")[:-1] for line in log.read_text().splitlines()]
 
 
+def swept(commands: list[list[str]]) -> list[Namespace]:
+    """What sweep.py is given by those commands that start it."""
+    return [
+        cli.parse(sweep.parser(), words) for program, *words in commands if program == "sweep.py"
+    ]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_a_script_hands_its_variables_to_sweep_py(tmp_path, script):
     files = ["a.yaml", "b c.yaml"]
     variables = {"SEEDS": "3 5", "JOBS": "2", "EXTRA": "a=1 b=2"}
-    (program, *words), *_ = begun(tmp_path, script, *files, **variables)
-    options = cli.parse(sweep.parser(), words)
-    assert program == "sweep.py"
-    assert (ROOT / options.file).exists()
-    assert (options.seeds, options.jobs) == (["3", "5"], 2)
-    assert options.additional_configs == files
-    assert options.set[-2:] == ["a=1", "b=2"]
+    sweeps = swept(begun(tmp_path, script, *files, **variables))
+    assert sweeps
+    for options in sweeps:
+        assert (ROOT / options.file).exists()
+        assert (options.seeds, options.jobs) == (["3", "5"], 2)
+        assert options.additional_configs == files
+        assert options.set[-2:] == ["a=1", "b=2"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "/".join(path.parts[-2:]))
-def test_a_script_ends_as_its_sweep_does_and_draws_nothing_then(tmp_path, script):
-    (words,) = begun(tmp_path, script, code=1)
-    options = cli.parse(sweep.parser(), words[1:])
-    assert (options.jobs, options.additional_configs) == (1, [])
+def test_a_script_without_variables_does_one_run_after_the_other(tmp_path, script):
+    for options in swept(begun(tmp_path, script)):
+        assert (options.jobs, options.additional_configs) == (1, [])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_script_ends_where_one_of_its_commands_fails(tmp_path, script):
+    assert len(begun(tmp_path, script, code=1)) == 1
 
 
 def test_variables_say_what_varies(tmp_path):

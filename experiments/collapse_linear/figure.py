@@ -32,7 +32,7 @@ SCALES: Mapping[str, Sequence[str]] = {
     "synthetic": ("0.6", "0.85", "1.2", "1.7", "2.2", LEARNED),
     "mnist": ("0.5", "0.7", "1.0", "1.5", "2.3", LEARNED),
 }
-"""By data, the standard deviations of the noise; those of run.sh."""
+"""By data, the standard deviations of the noise; those of the sweep."""
 NEAR = 0.1
 """Eigenvalues that differ from the variance by less than this share of it are near it."""
 

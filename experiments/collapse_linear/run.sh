@@ -1,29 +1,19 @@
 #!/usr/bin/env bash
 # Linear VAEs with several fixed noises and with a learned one; then the table and the figure of
 # active units beside their exact number.
-#   DATA="synthetic mnist"     which data: synthetic (default), mnist
-# Other variables and arguments: see experiments/sweep.sh.
+#   bash experiments/collapse_linear/run.sh [FILE.yaml ...]   further files
+#   DATA="synthetic mnist"   which data: synthetic (default), mnist
+#   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
+# Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
-# shellcheck source=experiments/sweep.sh
-source "$(dirname "$0")/../sweep.sh"
+cd "$(dirname "$0")/../.."
 read -ra data <<<"${DATA:-synthetic}"
-
-for seed in "${seeds[@]}"; do
-    for name in "${data[@]}"; do
-        case $name in
-        synthetic) scales=(0.6 0.85 1.2 1.7 2.2) ;;
-        mnist) scales=(0.5 0.7 1.0 1.5 2.3) ;;
-        *) usage_error "DATA: there is no '$name', only synthetic and mnist" ;;
-        esac
-        file=configs/collapse_linear/additional/$name.yaml
-        for scale in "${scales[@]}"; do
-            run configs/collapse_linear/base.yaml "$file" "${more[@]}" \
-                "model.scale=$scale" "seed=$seed"
-        done
-        run configs/collapse_linear/base.yaml "$file" "${more[@]}" \
-            model.learn_scale=true "seed=$seed"
-    done
-done
-finish
-"$PYTHON" -m experiments.collapse_linear.figure --data "${data[@]}" --seeds "${seeds[@]}" \
-    -additional_configs "${more[@]}" -set "${extra[@]}"
+read -ra seeds <<<"${SEEDS:-0}"
+read -ra extra <<<"${EXTRA:-}"
+"${PYTHON:-python}" sweep.py configs/collapse_linear/sweep.yaml \
+    --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
+    --vary data "${data[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"
+"${PYTHON:-python}" -m experiments.collapse_linear.figure --data "${data[@]}" \
+    --seeds "${seeds[@]}" \
+    -additional_configs "$@" -set "${extra[@]}"

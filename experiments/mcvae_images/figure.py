@@ -71,12 +71,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--epochs", type=int, nargs="+", default=list(EPOCHS))
     options = parser.parse_args()
-    files = [f"{ADDITIONAL}/{options.data}.yaml"]
+    files = {
+        method: [f"{ADDITIONAL}/{options.data}.yaml", f"{ADDITIONAL}/{method}.yaml"]
+        for method in options.methods
+    }
     trainings = {
         (method, seed): Wanted(
-            BASE,
-            [*files, f"{ADDITIONAL}/{method}.yaml", *options.files],
-            [f"seed={seed}", *options.assignments],
+            BASE, [*files[method], *options.files], [f"seed={seed}", *options.assignments]
         )
         for method in options.methods
         for seed in options.seeds
@@ -85,7 +86,7 @@ def main() -> None:
     wanted = {
         Key(method, epoch, seed): Wanted(
             BASE,
-            [*trainings[method, seed].files, f"{ADDITIONAL}/measure.yaml"],
+            [*files[method], f"{ADDITIONAL}/measure.yaml", *options.files],
             [
                 f"initialise.run={trained[method, seed].folder.path.name}",
                 f"initialise.weights={epoch}",
