@@ -8,7 +8,7 @@ import pytest
 
 from experiments.sweeping.planning import Additions
 from experiments.sweeping.points import expand, vary, with_seeds
-from experiments.sweeping.sweep_file import read
+from experiments.sweeping.sweep_file import label_of, read
 from tests.sweep_files import plan_of, read_sweep, words, write
 from utils.config.sources import ConfigError
 
@@ -191,3 +191,18 @@ def test_every_sweep_of_the_project_can_be_planned(path, tmp_path):
 def test_every_script_of_an_experiment_has_its_sweep():
     for script in ROOT.glob("experiments/*/run.sh"):
         assert (ROOT / "configs" / script.parent.name / "sweep.yaml").exists(), script
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ({"name": "sgd", "lr": 1e12}, "name: sgd, lr: 1e+12"),
+        ({}, "none"),
+        (None, "null"),
+        (0.25, "0.25"),
+        (1 / 3, repr(1 / 3)),
+        ([100, 200], "100, 200"),
+    ],
+)
+def test_a_value_is_called_as_a_person_writes_it(value, label):
+    assert label_of(value) == label

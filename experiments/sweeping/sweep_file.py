@@ -228,8 +228,15 @@ _AXIS = (
 
 
 def label_of(value: Any) -> str:
-    """What a value is called on its axis: as it stands in YAML, without outer brackets."""
-    return value if isinstance(value, str) else flow(value).strip("[]{}") or "none"
+    """What a value is called on its axis: as a person writes it, without outer brackets."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {label_of(of)}" for key, of in value.items()) or "none"
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return flow(value).strip("[]{}") or "none"
 
 
 def _labels(choices: Any) -> tuple[str, ...]:
