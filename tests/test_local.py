@@ -121,7 +121,7 @@ def test_every_posterior_gets_no_worse(options, scope, linear_gaussian: LinearGa
     posterior = make_posterior(options)
     perturbed(posterior, scale=0.03)  # nets that end in zeros would hide the context
     before = {name: weight.clone() for name, weight in posterior.named_parameters()}
-    settings = fast(lr=0.05, weight_lr=5e-4, max_steps=12)
+    settings = fast(lr=0.05, weight_lr=5e-4, max_steps=12, min_gain=1e-9)
     context = initial(posterior, 3)
     found = local_optimise(
         settings.loss, linear_gaussian, posterior, X, context, settings, scope=scope

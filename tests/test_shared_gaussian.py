@@ -153,7 +153,7 @@ def test_one_number_has_a_truth_too():
 def test_the_maximum_misses_the_offset_by_the_true_latent():
     """So ‖Δ - true Δ‖² tells nothing of a method: it is ‖z‖², up to the mean of the noise."""
     num = 500
-    dataset = data.SharedGaussian(dim=5, num_points=num)
+    dataset = data.SharedGaussianData(dim=5, num_points=num)
     x = dataset.load().splits["train"][:1]
     z, points = dataset.draw()
     truth = data.ground_truth(5)
@@ -168,9 +168,9 @@ def test_the_maximum_misses_the_offset_by_the_true_latent():
 
 
 def test_data_are_copies_of_one_datum_that_the_seed_draws():
-    many = data.SharedGaussian(dim=4, num_points=10, num_train=3).load()
-    one = data.SharedGaussian(dim=4, num_points=10, num_train=1).load()
-    other = data.SharedGaussian(dim=4, num_points=10, data_seed=1).load()
+    many = data.SharedGaussianData(dim=4, num_points=10, num_train=3).load()
+    one = data.SharedGaussianData(dim=4, num_points=10, num_train=1).load()
+    other = data.SharedGaussianData(dim=4, num_points=10, data_seed=1).load()
     assert many.x_shape == (1, 3, 4)
     assert torch.equal(many.splits["train"], one.splits["train"].expand(3, -1, -1, -1))
     assert many.checksum == one.checksum != other.checksum
@@ -178,7 +178,7 @@ def test_data_are_copies_of_one_datum_that_the_seed_draws():
 
 def test_too_many_points_are_refused():
     with pytest.raises(ValueError, match=r"1,000,000,002 numbers are more than 1,000,000,000"):
-        data.SharedGaussian(dim=2, num_points=500_000_001)
+        data.SharedGaussianData(dim=2, num_points=500_000_001)
 
 
 def configured(*assignments: str) -> RunConfig:
@@ -188,7 +188,7 @@ def configured(*assignments: str) -> RunConfig:
 
 def test_numbers_of_points_that_differ_are_refused():
     config = configured("data.num_points=20")
-    loaded = data.SharedGaussian(dim=2, num_points=20).load()
+    loaded = data.SharedGaussianData(dim=2, num_points=20).load()
     built = build(config, loaded.x_shape)
     with pytest.raises(BuildError, match=r"is 10000 and the data are summaries of 20 points"):
         check_data(config, loaded, built.vae.model)
