@@ -73,7 +73,7 @@ class Run:
     def __init__(
         self, folder: Path, *, weights: str | int | None = None, device: str = "cpu"
     ) -> None:
-        self.folder = RunFolder(folder)
+        self.folder = RunFolder(folder.absolute())
         record = self.folder.read_status()
         if record is None:
             raise FileNotFoundError(
@@ -108,13 +108,12 @@ class Run:
     def vae(self) -> VAE:
         """Model, encoder and posterior with their weights."""
         vae = build(self.config, self.data.x_shape).vae.to(self._device)
-        results, name = self.folder.path.absolute().parents[1], self.folder.path.name
-        chosen = self._weights or self.config.evaluation.weights
-        if (self.folder.path / stored_weights.CHECKPOINT).exists():
-            origin = Initialise(run=name, weights=chosen)  # type: ignore[arg-type]
+        if self._weights is not None:
+            origin = Initialise(run=self.id, weights=self._weights)  # type: ignore[arg-type]
+            results = self.folder.path.parents[1]
             stored_weights.load_into(vae, origin, results, self._device)
-        elif self.config.initialise is not None:
-            stored_weights.load_into(vae, self.config.initialise, results, self._device)
+        elif "train" in self.config.phases or self.config.initialise is not None:
+            stored_weights.load_evaluated(vae, self.config, self.folder, self._device)
         return vae.requires_grad_(False)
 
     @property
