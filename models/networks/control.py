@@ -14,10 +14,11 @@ NUM_FREQUENCIES = 4
 LARGEST_SCORE = 100.0  # a clipped score is still a function of z alone: weights stay proper
 
 
-def time_features(step: int, num_steps: int, like: Tensor) -> Tensor:
-    """cos and sin of j π k / K, j = 1 ... 4: (8,), for step k of K."""
-    angles = [math.pi * j * step / max(num_steps, 1) for j in range(1, NUM_FREQUENCIES + 1)]
-    return like.new_tensor([f(a) for f in (math.cos, math.sin) for a in angles])
+def time_features(num_steps: int) -> Tensor:
+    """cos and sin of j π k / K, j = 1 ... 4: (K + 1, 8), a row for each step k of K."""
+    step = torch.arange(num_steps + 1, dtype=torch.float64)[:, None] / num_steps
+    angles = math.pi * step * torch.arange(1, NUM_FREQUENCIES + 1)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
 
 
 class Control(nn.Module):
@@ -37,6 +38,8 @@ class Control(nn.Module):
         score: null: no score is seen; else the first multiple of it.
     """
 
+    features: Tensor
+
     def __init__(
         self,
         latent_dim: int,
@@ -49,7 +52,8 @@ class Control(nn.Module):
         score: float | None = None,
     ) -> None:
         super().__init__()
-        self.num_steps, self.shared_size = num_steps, shared_size
+        self.shared_size = shared_size
+        self.register_buffer("features", time_features(num_steps), persistent=False)
         width = num_inputs + 2 * NUM_FREQUENCIES
         self.net = ConditionedMLP(width, shared_size, latent_dim, hidden, activation)
         self.multiple = None
@@ -60,8 +64,7 @@ class Control(nn.Module):
 
     def forward(self, y: Tensor, h: Tensor, step: int, score: Tensor | None = None) -> Tensor:
         """The push (S, B, D); ``score`` (S, B, D) where it is seen."""
-        features = time_features(step, self.num_steps, y)
-        rows = features.expand(*y.shape[:-1], -1)
+        rows = self.features[step].expand(*y.shape[:-1], -1)
         push = self.net(torch.cat([y, rows], dim=-1), h)
         if self.multiple is None:
             return push
