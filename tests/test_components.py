@@ -94,7 +94,12 @@ def test_every_loss_takes_every_posterior_but_those_it_is_known_to_refuse(
         assert metric.shape == (2,)
         assert not metric.requires_grad
     bound.loss.sum().backward()
-    assert context.grad.isfinite().all()
+    if (
+        context.grad is None
+    ):  # an annealed step leaves h alone, and a fixed base takes nothing else
+        assert name == "avo" and posterior.base.context_size == 0
+    else:
+        assert context.grad.isfinite().all()
     assert linear_gaussian.weight.grad.abs().sum() > 0
 
 
