@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.runner.build import build
-from experiments.runner.phases import train
-from experiments.runner.phases.train import Pictures
+from experiments.runner.phases.train import Pictures, make_trainer, training_epochs
 from experiments.runner.resuming import Training
 from experiments.runner.schema import RunConfig
 from experiments.runner.session import Session
@@ -35,9 +34,9 @@ def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
     training = Training("benchmark", seed=0, data_checksum="benchmark")
     parts = (config, built, data, device, folder, recorder, console)
     session = Session(*parts, checkpoint=None, codes={}, training=training)
-    trainer = train.make_trainer(session)
+    trainer = make_trainer(session)
     with Pictures(session, trainer) as pictures:
-        yield from train.training_epochs(session, trainer, pictures, Interruption())
+        yield from training_epochs(session, trainer, pictures, Interruption())
 
 
 def training_steps(
