@@ -14,6 +14,7 @@ from experiments.runner.resuming import Training
 from experiments.runner.schema import RunConfig
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
+from utils.compiled import OPTIONS
 from utils.console import Console
 from utils.data.base import Data
 from utils.results.database import database_url
@@ -49,7 +50,7 @@ def training_steps(
     def forward(x: Tensor) -> Tensor:
         return loss(vae.model, vae.posterior, x, vae.context(x)).loss.mean()
 
-    objective = torch.compile(forward) if compiled else forward
+    objective = torch.compile(forward, options=OPTIONS) if compiled else forward
     optimiser = torch.optim.Adam(vae.parameters(), lr=1e-4, fused=True)
 
     def steps() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from experiments.runner.signals import InterruptedRunError
 from tests.components import breaking_compiler, reseed
-from utils.compiled import compiled, differentiated
+from utils.compiled import compiled, differentiated, has_compiler
 
 
 def noisy_square(leaf: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,6 +40,16 @@ def test_a_step_that_breaks_is_repeated_with_the_same_noise(monkeypatch, stage):
             drawn[on].append(noise.item())
     assert drawn[True] == drawn[False]
     assert messages == [f"torch.compile failed, going on without it: broken in the {stage} pass"]
+
+
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile finds no C++ compiler")
+def test_a_compiled_function_draws_the_noise_of_the_plain_one():
+    noise = {}
+    for function in (noisy_square, compiled(noisy_square, pytest.fail)):
+        reseed(2)
+        noise[function] = torch.stack([function(torch.tensor(3.0))[1] for _ in range(3)])
+    plain, fused = noise.values()
+    torch.testing.assert_close(fused, plain)
 
 
 def test_an_interruption_is_no_failure_of_the_compiler(monkeypatch):
