@@ -1,4 +1,4 @@
-"""The results database on a PostgreSQL server of its own, on loopback."""
+"""The results database on servers of their own, PostgreSQL and MariaDB, on loopback."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import func, select
@@ -23,61 +26,148 @@ from utils.results.database import DatabaseError, ResultsDatabase, check_login
 from utils.results.recorder import Recorder
 from utils.results.records import Label, Metric
 
-PROGRAMS = ("initdb", "pg_ctl", "postgres")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        any(shutil.which(name) is None for name in PROGRAMS), reason="no PostgreSQL server here"
-    ),
-    pytest.mark.skipif(
-        importlib.util.find_spec("psycopg") is None,
-        reason="no psycopg: pip install psycopg[binary]",
-    ),
-]
+pytestmark = pytest.mark.slow
+SECONDS = 60  # to start
 
 
-class Server:
-    """A server with the user ``vi`` and its password; root may not run one, so nobody does."""
+class Server(ABC):
+    """A server on loopback with the user ``vi`` and its password, started by nobody.
+
+    Root may not run one; ``programs`` and ``driver`` are what must be installed.
+    """
+
+    programs: ClassVar[tuple[str, ...]]
+    driver: ClassVar[str]
+    scheme: ClassVar[str]
+    database: ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        if self._user is not None:
-            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-        (folder / "secret").write_text("right")
-        self._do("initdb", "-U", "vi", "-A", "scram-sha-256", f"--pwfile={folder}/secret")
+        nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self._user = {} if nobody is None else {"user": nobody.pw_uid, "group": nobody.pw_gid}
+        if nobody is not None:
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        self._make()
         self.start()
+        self._admit()
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What is not installed here."""
+        programs = [name for name in cls.programs if shutil.which(name) is None]
+        drivers = [cls.driver] if importlib.util.find_spec(cls.driver) is None else []
+        return ", ".join([*programs, *drivers]) or None
 
     def url(self, password: str = "right") -> str:
-        return f"postgresql+psycopg://vi:{password}@127.0.0.1:{self.port}/postgres"
+        return f"{self.scheme}://vi:{password}@127.0.0.1:{self.port}/{self.database}"
 
+    @abstractmethod
+    def _make(self) -> None:
+        """Write an empty data directory."""
+
+    @abstractmethod
     def start(self) -> None:
-        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
-        self._do("pg_ctl", "-w", "-o", options, "-l", str(self.folder / "log"), "start")
+        """Start, and wait until it answers."""
 
-    def stop(self, how: str) -> None:
-        self._do("pg_ctl", "-w", "-m", how, "stop")
+    @abstractmethod
+    def kill(self) -> None:
+        """As when the power fails."""
+
+    @abstractmethod
+    def _admit(self) -> None:
+        """Make the user ``vi``."""
 
     def _do(self, program: str, *arguments: str) -> None:
-        command = [shutil.which(program) or program, "-D", str(self.data), *arguments]
-        user = (
-            {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid}
-        )
+        command = [shutil.which(program) or program, *arguments]
         done = subprocess.run(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, check=False, **user
+            command, cwd=self.folder, stdout=subprocess.DEVNULL, check=False, **self._user
         )
         assert done.returncode == 0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+class PostgreSQL(Server):
+    programs, driver = ("initdb", "pg_ctl", "postgres"), "psycopg"
+    scheme, database = "postgresql+psycopg", "postgres"
+
+    def _make(self) -> None:
+        (self.folder / "secret").write_text("right")
+        users = ("-U", "vi", "-A", "scram-sha-256", f"--pwfile={self.folder}/secret")
+        self._do("initdb", "-D", str(self.data), *users)
+
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
+        self._pg_ctl("-o", options, "-l", str(self.folder / "log"), "start")
+
+    def kill(self) -> None:
+        self._pg_ctl("-m", "immediate", "stop")
+
+    def _admit(self) -> None:
+        return  # initdb has
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        self._do("pg_ctl", "-D", str(self.data), "-w", *arguments)
+
+
+class MariaDB(Server):
+    programs, driver = ("mariadb-install-db", "mariadbd"), "pymysql"
+    scheme, database = "mysql+pymysql", "results"
+    _process: subprocess.Popen[bytes]
+
+    def _make(self) -> None:
+        root = ("--auth-root-authentication-method=normal", "--skip-test-db")
+        self._do("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", *root)
+
+    def start(self) -> None:
+        where = (f"--datadir={self.data}", f"--socket={self._socket}", f"--port={self.port}")
+        command = [shutil.which("mariadbd") or "", "--no-defaults", *where]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--bind-address=127.0.0.1"], stderr=log, stdout=log, **self._user
+            )
+        deadline = time.monotonic() + SECONDS
+        while not self._listens():
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "socket"
+
+    def _admit(self) -> None:
+        self._as_root(
+            f"create database {self.database}",
+            "create user vi@127.0.0.1 identified by 'right'",
+            f"grant all on {self.database}.* to vi@127.0.0.1",
+        )
+
+    def _as_root(self, *statements: str) -> None:
+        pymysql = importlib.import_module("pymysql")
+        connection = pymysql.connect(user="root", unix_socket=str(self._socket))
+        with closing(connection), connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+
+@pytest.fixture(scope="module", params=[PostgreSQL, MariaDB], ids=lambda kind: kind.__name__)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    if missing := request.param.missing():
+        pytest.skip(f"not installed here: {missing}")
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are for one user alone
-        made = Server(Path(folder))
+        made = request.param(Path(folder))
         yield made
-        made.stop("immediate")
+        made.kill()
 
 
 def test_many_runs_at_once_into_an_empty_database(server, tmp_path):
@@ -107,7 +197,7 @@ def test_a_server_that_is_killed_in_mid_run_costs_nothing(server, tmp_path):
     options = {"linger": 0.01, "heartbeat_seconds": 0.05}
     recorder = Recorder(folder, record, server.url(), warn=said.append, **options)
     recorder.add_metrics("train", 1, "train", {"loss": 1.0})
-    server.stop("immediate")
+    server.kill()
     recorder.add_metrics("train", 2, "train", {"loss": 2.0})
     server.start()
     recorder.add_metrics("train", 3, "train", {"loss": 3.0})

@@ -37,6 +37,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     SQLAlchemyError,
 )
 
@@ -49,6 +50,10 @@ from utils.results.views import create_views
 Write = Callable[[Connection], None]
 
 LOGIN_SECONDS = 5
+MYSQL = ("mysql", "mariadb")
+MYSQL_DEADLOCK, SQL_DEADLOCK = 1213, "40P01"
+DEADLOCKS = 5  # in a row; more are no accident
+CREATIONS = 20  # tries: of two processes that create tables at once, each may lose at each table
 REFUSED = re.compile(
     r"authentication failed|no password supplied|access denied for user|login failed"
     r"|role \S+ does not exist",
@@ -118,7 +123,7 @@ def check_login(url: str) -> None:
     if parsed.get_backend_name() == "sqlite":
         return
     patience = {"connect_timeout": LOGIN_SECONDS} if "connect_timeout" not in parsed.query else {}
-    known = parsed.get_backend_name() in ("postgresql", "mysql", "mariadb")
+    known = parsed.get_backend_name() in ("postgresql", *MYSQL)
     engine = create_engine(parsed, connect_args=patience if known else {})
     try:
         engine.connect().close()
@@ -176,7 +181,17 @@ class ResultsDatabase:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
     def apply(self, writes: Iterable[Write]) -> None:
-        """Do all ``writes`` in one transaction."""
+        """Do all ``writes`` in one transaction, which is repeated where it met a deadlock."""
+        writes = list(writes)
+        for _ in range(DEADLOCKS):
+            try:
+                return self._apply(writes)
+            except OperationalError as error:
+                if not is_deadlock(error):
+                    raise
+        return self._apply(writes)
+
+    def _apply(self, writes: Iterable[Write]) -> None:
         with self._writing() as connection:
             for write in writes:
                 write(connection)
@@ -243,10 +258,13 @@ class ResultsDatabase:
         return self.engine.execution_options(**{WRITING: True}).begin()
 
     def _create_schema(self) -> None:
-        try:
-            self._create_missing()
-        except DBAPIError:  # another process may have created a table between look and leap
-            self._create_missing()
+        for _ in range(CREATIONS - 1):
+            try:
+                self._create_missing()
+                return
+            except DBAPIError:  # another process may have created a table between look and leap
+                continue
+        self._create_missing()
 
     def _create_missing(self) -> None:
         with self._writing() as connection:
@@ -272,6 +290,12 @@ def first_line(error: BaseException) -> str:
     """An error in one line: the driver's own words rather than SQLAlchemy's page."""
     cause = getattr(error, "orig", None) or error
     return str(cause).strip().split("\n", 1)[0] or type(cause).__name__
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether MySQL or PostgreSQL says that two transactions waited for each other."""
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    return number == MYSQL_DEADLOCK or getattr(error.orig, "sqlstate", None) == SQL_DEADLOCK
 
 
 def is_damage(error: DBAPIError) -> bool:
@@ -341,6 +365,9 @@ def _insert(
 
 
 def _engine(url: URL, create: bool, busy_timeout: float) -> Engine:
+    if url.get_backend_name() in MYSQL:
+        # Its default locks gaps between rows, too, over which runs that write at once deadlock.
+        return create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     file = Path(url.database or "")
