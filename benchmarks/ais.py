@@ -4,7 +4,7 @@ python -m benchmarks.ais [--rounds 7] [--rows 500 1000 2000] [--no-compile] [--n
 
 100 chains × 10 leapfrog steps × 20 images on Cremer et al.'s decoder, 50-200-200-784, ELU,
 Bernoulli. A step is one gradient of one chain; the limit is the time of the decoder's matrix
-products, forwards and back to z, at the same number of rows at once.
+products in float32, forwards and back to z, at the same number of rows at once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from models.generative import DeepLatentGaussian
 from models.likelihoods import Bernoulli
 from models.networks.mlp import mlp_decoder
 from models.posteriors.gaussian import gaussian
+from utils.precision import has_bf16, in_bf16
 
 CHAINS, LEAPFROG, IMAGES, LATENT = 100, 10, 20, 50
 DISTRIBUTIONS = 3  # two moves: enough to time, the pilot run left out
 LAYERS = ((50, 200), (200, 200), (200, 784))
+PRODUCTS = "matrix products"
 STEPS = CHAINS * LEAPFROG * IMAGES * (DISTRIBUTIONS - 1)
 
 
@@ -37,11 +39,12 @@ def make_model() -> DeepLatentGaussian:
     return DeepLatentGaussian(LATENT, shape, mlp_decoder(LATENT, shape, 1), Bernoulli())
 
 
-def annealing(rows: int, compiled: bool) -> Callable[[], None]:
+def annealing(rows: int, compiled: bool, rounded: bool = False) -> Callable[[], None]:
     """A function that anneals all chains of all images, ``rows`` of them at once."""
     model, x = make_model(), (torch.rand(IMAGES, 1, 28, 28) < 0.13).float()
     estimator = AnnealedImportanceSampling(
         compiled,
+        rounded,
         path="prior",
         schedule="linear",
         num_chains=CHAINS,
@@ -77,15 +80,21 @@ def matrix_products(rows: int) -> Callable[[], None]:
 def print_speed(rows: int, rounds: int, compiled: bool) -> None:
     """One line a program."""
     torch.compiler.reset()  # or other sizes would be served by one program for all sizes
-    programs = {"matrix products": matrix_products(rows), "eager": annealing(rows, False)}
+    products = matrix_products(rows)
+    programs = {PRODUCTS: products, "eager": annealing(rows, False)}
     if compiled:
         programs["compiled"] = annealing(rows, True)
+    if has_bf16(torch.device("cpu")):
+        programs["matrix products in bf16"] = in_bf16(products, torch.device("cpu"))
+        programs["eager, forces in bf16"] = annealing(rows, False, rounded=True)
+        if compiled:
+            programs["compiled, forces in bf16"] = annealing(rows, True, rounded=True)
     interleaved(programs, rounds=2)  # warm up
     medians = interleaved(programs, rounds)
     for name, seconds in medians.items():
-        share = medians["matrix products"] / seconds
+        share = medians[PRODUCTS] / seconds
         print(
-            f"{rows:5} rows  {name:16} {STEPS / seconds:9,.0f} steps/s  {share:4.0%} of the limit"
+            f"{rows:5} rows  {name:24} {STEPS / seconds:9,.0f} steps/s  {share:4.0%} of the limit"
         )
 
 

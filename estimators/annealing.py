@@ -19,8 +19,9 @@ from torch import Tensor
 from models import schedules
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
-from models.posteriors.paths import PLAIN, Differentiator, LogDensity, traced
+from models.posteriors.paths import PLAIN, Differentiator, LogDensity, traced, untraced
 from utils.compiled import compiled
+from utils.precision import in_bf16
 
 LOG_2PI = math.log(2 * math.pi)
 MOMENT_DRAWS = 256
@@ -55,6 +56,10 @@ class Path(ABC):
         """log f_1(u) - log f_0(u) (C, B) in nats."""
 
     @abstractmethod
+    def slope_gradient(self, u: Tensor) -> Tensor:
+        """d slope / du (C, B, D) without a graph: a force, of which no value is read."""
+
+    @abstractmethod
     def coordinates(self, z: Tensor) -> Tensor:
         """The coordinates u of latent z (..., B, D)."""
 
@@ -72,6 +77,10 @@ class PriorPath(Path):
 
     def _slope(self, u: Tensor) -> Tensor:
         return self.model.log_likelihood(self.x, u)
+
+    def slope_gradient(self, u: Tensor) -> Tensor:
+        """Of log p(x|z)."""
+        return self.model.likelihood_gradient(self.x, u)
 
     def coordinates(self, z: Tensor) -> Tensor:
         """Latent z itself."""
@@ -101,6 +110,12 @@ class GaussianPath(Path):
         log_joint = self.model.log_joint(self.x)(torch.addcmul(self.mean, self.scale, u))
         return log_joint + self.scale.log().sum(-1) - self.log_start(u)
 
+    def slope_gradient(self, u: Tensor) -> Tensor:
+        """By the chain rule from those of prior, likelihood and q0."""
+        z = torch.addcmul(self.mean, self.scale, u)
+        _, prior = untraced(self.model.log_prior, z)
+        return torch.addcmul(u, self.scale, prior + self.model.likelihood_gradient(self.x, z))
+
     def coordinates(self, z: Tensor) -> Tensor:
         """Latent z, standardised."""
         return (z - self.mean) / self.scale
@@ -128,16 +143,24 @@ PATHS: Mapping[PathName, Callable[[GenerativeModel, Chain, Tensor, Tensor], Path
 }
 
 
-def compiled_slope() -> Differentiator:
+def plain_slope(path: Path, *, rounded: bool = False) -> Differentiator:
+    """Gradients alone by the path's own formula, which computes no value; ``rounded``: in bf16."""
+    gradient = in_bf16(path.slope_gradient, path.x.device) if rounded else path.slope_gradient
+    return PLAIN._replace(gradient=lambda _, u: gradient(u))
+
+
+def compiled_slope(device: torch.device, *, rounded: bool = False) -> Differentiator:
     """Through torch.compile, gradients without what only values need; plain where that fails."""
 
     @functools.cache  # both fail for the same reason, which is told once
     def warn(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
+    fused, plain = _traced_gradient, PLAIN.gradient
+    if rounded:
+        fused, plain = in_bf16(fused, device), in_bf16(plain, device)
     return Differentiator(
-        compiled(traced, warn, plain=PLAIN.both),
-        compiled(_traced_gradient, warn, plain=PLAIN.gradient),
+        compiled(traced, warn, plain=PLAIN.both), compiled(fused, warn, plain=plain)
     )
 
 
@@ -151,11 +174,13 @@ def _traced_gradient(log_density: LogDensity, z: Tensor) -> Tensor:
 class Pilot(NamedTuple):
     """What a pilot run found: levels b (K, B) from 0 to 1, and log step sizes (K, B) that suit.
 
-    Neighbouring levels differ by a constant conditional effective sample size.
+    Neighbouring levels differ by a constant conditional effective sample size. ``chains``
+    (C, B, D) are where it ended, about f_1; None where there was no run.
     """
 
     betas: Tensor
     log_step_sizes: Tensor
+    chains: Tensor | None = None
 
 
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

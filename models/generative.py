@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.likelihoods import Likelihood, likelihoods
 from models.networks import decoders
-from models.posteriors.paths import LogDensity
+from models.posteriors.paths import LogDensity, untraced
 from utils.registry import Registry
 from utils.types import PositiveFloat, PositiveInt
 
@@ -52,6 +52,10 @@ class GenerativeModel(nn.Module, ABC):
     def log_joint(self, x: Tensor) -> LogDensity:
         """The function z (S, B, D) -> log p(x, z) (S, B)."""
         return lambda z: self.log_prior(z) + self.log_likelihood(x, z)
+
+    def likelihood_gradient(self, x: Tensor, z: Tensor) -> Tensor:
+        """d log p(x|z) / dz (S, B, D) without a graph: a force, of which no value is read."""
+        return untraced(lambda z: self.log_likelihood(x, z), z)[1]
 
     @abstractmethod
     def mean(self, z: Tensor) -> Tensor:
@@ -115,6 +119,15 @@ class DeepLatentGaussian(GenerativeModel):
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) through one pass of the decoder over all S * B rows."""
         return self.likelihood.log_prob(x, self._parameters_of(z))
+
+    @torch.enable_grad()
+    def likelihood_gradient(self, x: Tensor, z: Tensor) -> Tensor:
+        """The likelihood's score, back through the decoder."""
+        leaf = z.detach().requires_grad_()
+        parameters = self._parameters_of(leaf)
+        score = self.likelihood.score(x, parameters.detach())
+        (gradient,) = torch.autograd.grad(parameters, leaf, score)
+        return gradient
 
     def mean(self, z: Tensor) -> Tensor:
         """Mean of the likelihood."""

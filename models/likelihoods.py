@@ -38,6 +38,16 @@ class Likelihood(nn.Module, ABC):
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x | parameters) (S, B) in nats, constants kept, of x (B, C, H, W)."""
 
+    @torch.enable_grad()
+    def score(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """d log p(x | parameters) / d parameters, of their shape and without a graph.
+
+        By autograd; where the formula is short it is faster.
+        """
+        leaf = parameters.detach().requires_grad_()
+        (score,) = torch.autograd.grad(self.log_prob(x, leaf).sum(), leaf)
+        return score
+
     @abstractmethod
     def mean(self, parameters: Tensor) -> Tensor:
         """E[x | parameters] (S, B, C, H, W)."""
@@ -78,6 +88,12 @@ class Bernoulli(Likelihood):
         # apart into a dozen passes over the pixels.
         return (x * logits - F.softplus(logits, threshold=SOFTPLUS_LINEAR)).sum(PIXELS)
 
+    @torch.no_grad()
+    def score(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """x minus the mean."""
+        mean = self.mean(parameters)
+        return torch.sub(x, mean, out=mean).unsqueeze(2)
+
     def mean(self, parameters: Tensor) -> Tensor:
         """E[x | parameters] (S, B, C, H, W)."""
         return parameters.squeeze(2).sigmoid()
@@ -108,6 +124,11 @@ class Gaussian(Likelihood):
         squares = (x - parameters.squeeze(2)).square().sum(PIXELS)  # (S, B)
         log_normaliser = x[0].numel() * (self.log_scale + 0.5 * LOG_2PI)
         return -0.5 * squares * (-2 * self.log_scale).exp() - log_normaliser
+
+    @torch.no_grad()
+    def score(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """x minus the mean, by the variance."""
+        return (x - self.mean(parameters)).unsqueeze(2) * (-2 * self.log_scale).exp()
 
     def mean(self, parameters: Tensor) -> Tensor:
         """E[x | parameters] (S, B, C, H, W)."""

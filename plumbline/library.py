@@ -204,7 +204,8 @@ class Run:
         Raises ConfigError for names and options that there are not, ValueError for an estimator
         that does not apply.
         """
-        measure = self._component(estimators, estimator).build(compile_step=False)
+        plain = {"compile_step": False, "rounded_forces": False}
+        measure = self._component(estimators, estimator).build(**plain)
         measure.check(self.model)
         if measure.simulates:
             raise ValueError(f"{measure.label} measures data that it draws itself; use a run")

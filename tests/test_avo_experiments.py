@@ -77,7 +77,7 @@ def test_annealing_from_the_prior_gives_log_z(energy):
         REGISTRIES["estimators"],
         {"name": "ais", "num_chains": 200, "num_distributions": 30, "num_leapfrog": 5}
         | {"path": "prior", "schedule": "linear"},
-    ).build(compile_step=False)
+    ).build(compile_step=False, rounded_forces=False)
     model = ToyEnergy((0, 1, 1), energy=energy).double()
     posterior = gaussian(2)
     context = posterior.initial_context().double()[None]
@@ -91,7 +91,7 @@ def test_a_bidirectional_estimate_holds_log_z():
         REGISTRIES["estimators"],
         {"name": "bdmc", "num_chains": 50, "num_distributions": 50, "num_leapfrog": 5}
         | {"path": "prior", "schedule": "linear"},
-    ).build(compile_step=False)
+    ).build(compile_step=False, rounded_forces=False)
     model = ToyEnergy((0, 1, 1), energy="d").double()
     posterior = gaussian(2)
     z, x = model.sample(20)

@@ -111,7 +111,7 @@ def test_every_loss_takes_most_posteriors(name):
 
 @of(estimators)
 def test_an_estimators_settings_are_its_options_but_for_those_of_time_and_memory(name):
-    estimator = build(estimators, name, compile_step=False)
+    estimator = build(estimators, name, compile_step=False, rounded_forces=False)
     options = {option.name for option in estimators[estimator.name].options}
     assert set(estimator.settings) == options - {"chunk_size"}
     assert set(estimator.method.options) <= set(estimator.settings)
@@ -119,7 +119,7 @@ def test_an_estimators_settings_are_its_options_but_for_those_of_time_and_memory
 
 @of(estimators)
 def test_every_estimator_gives_a_number_a_datum(linear_gaussian: LinearGaussian, name):
-    estimator = build(estimators, name, compile_step=False)
+    estimator = build(estimators, name, compile_step=False, rounded_forces=False)
     estimator.check(linear_gaussian)
     posterior = gaussian(2)
     context = posterior.initial_context().double().repeat(2, 1)

@@ -257,7 +257,7 @@ def test_the_combination_is_within_its_error_and_the_maximum_leans(linear_gaussi
 def test_the_combination_is_built_of_a_configuration(linear_gaussian: LinearGaussian):
     ais = {"name": "ais", "num_distributions": 3, "num_chains": 20}
     node = make_node(estimators, {"name": "combined", "of": [{"name": "importance"}, ais]})
-    estimator = node.build(compile_step=False)
+    estimator = node.build(compile_step=False, rounded_forces=False)
     assert estimator.label == "combined(IWAE-5000, AIS-3x20 (posterior, adaptive))"
     value, error = estimator(linear_gaussian, gaussian(2), X, CONTEXT).log_px
     assert ((value - linear_gaussian.log_px(X)).abs() < 5 * error).all()
@@ -308,7 +308,7 @@ def test_the_maximum_has_an_error_where_the_largest_has_one(linear_gaussian: Lin
 def test_the_maximum_is_built_of_a_configuration(linear_gaussian: LinearGaussian):
     ais = {"name": "ais", "num_distributions": 10, "num_chains": 20}
     node = make_node(estimators, {"name": "max", "of": [{"name": "importance"}, ais]})
-    estimator = node.build(compile_step=False)
+    estimator = node.build(compile_step=False, rounded_forces=False)
     assert estimator.label == "max(IWAE-5000, AIS-10x20 (posterior, adaptive))"
     (value, error), stats = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
     torch.testing.assert_close(

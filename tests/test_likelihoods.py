@@ -49,6 +49,13 @@ def test_shapes_and_finite_values(likelihood: Likelihood) -> None:
     assert likelihood.sample(parameters).shape == (5, 2, *X_SHAPE)
 
 
+def test_score_is_the_gradient(likelihood: Likelihood) -> None:
+    x, parameters = binary(), parameters_of(likelihood)
+    score = likelihood.score(x, parameters)
+    assert not score.requires_grad
+    torch.testing.assert_close(score, Likelihood.score(likelihood, x, parameters))
+
+
 def test_each_sample_and_datum_stands_alone(likelihood: Likelihood) -> None:
     x, parameters = binary(), parameters_of(likelihood)
     log_p = likelihood.log_prob(x, parameters)

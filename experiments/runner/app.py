@@ -15,7 +15,14 @@ from enum import IntEnum
 import torch
 
 from experiments.runner import catalogue, plugins
-from experiments.runner.build import BuildError, build, check_data, load_data, make_dataset
+from experiments.runner.build import (
+    BuildError,
+    build,
+    check_data,
+    load_data,
+    make_dataset,
+    rounds_forces,
+)
 from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
 from experiments.runner.schema import DEFAULTS, REGISTRIES, SECTIONS, RunConfig, default_values
@@ -209,11 +216,13 @@ def _dry_run(options: Namespace, console: Console) -> int:
     with located(layer):
         identified = identify(_validated(layer, console), destination.results, console.warn)
         counts = _count_parameters(identified, console)
+    forces = "bf16" if rounds_forces(identified.config.runtime) else "float32"
     lines = [
         describe(identified.resolved, layer.origins),
         "",
         f"# precedence: {' < '.join(layer.sources)}",
         f"# run: {identified.id}",
+        f"# forces of annealing: {forces}",
         *(f"# parameters, {name}: {count:,}" for name, count in counts.items()),
     ]
     write_results("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ from torch import nn
 
 from estimators.protocol import Estimator
 from experiments.runner.families import with_own_family
-from experiments.runner.schema import RunConfig
+from experiments.runner.schema import RunConfig, Runtime
 from models.generative import GenerativeModel
 from models.local import LocalSettings
 from models.losses import Loss
@@ -22,6 +22,7 @@ from models.posteriors.chain import Chain
 from models.vae import VAE
 from utils.data.base import Data, DataError, Dataset
 from utils.memory import MemoryBudget, physical_memory
+from utils.precision import has_bf16
 from utils.registry import Node
 from utils.seeding import derive, isolated
 
@@ -111,14 +112,11 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
     loss = _build("loss", config.loss.build)
     _build("loss", loss.check, posterior=posterior)
-    compile_step = config.runtime.compile == "on"
-    estimators = _estimators(
-        "evaluation.estimators", config.evaluation.estimators, model, compile_step
-    )
+    estimators = _estimators("evaluation.estimators", config, model, config.evaluation.estimators)
     local = None
     if "local_optimisation" in config.phases:
         sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
-        local = _local_plan(config, model, compile_step, sizes)
+        local = _local_plan(config, model, sizes)
     return Built(vae, loss, estimators, local)
 
 
@@ -150,9 +148,14 @@ def settle_families(config: RunConfig) -> RunConfig:
 
 
 def _estimators(
-    section: str, nodes: Sequence[Node], model: GenerativeModel, compile_step: bool
+    section: str, config: RunConfig, model: GenerativeModel, nodes: Sequence[Node]
 ) -> list[Estimator]:
-    estimators = [_build(section, node.build, compile_step=compile_step) for node in nodes]
+    runtime = config.runtime
+    means = {
+        "compile_step": {"off": False, "on": True, "auto": None}[runtime.compile],
+        "rounded_forces": rounds_forces(runtime),
+    }
+    estimators = [_build(section, node.build, **means) for node in nodes]
     for estimator in estimators:
         _build(section, estimator.check, model=model)
     labels = [estimator.label for estimator in estimators]
@@ -161,12 +164,10 @@ def _estimators(
     return estimators
 
 
-def _local_plan(
-    config: RunConfig, model: GenerativeModel, compile_step: bool, sizes: Mapping[str, int]
-) -> LocalPlan:
+def _local_plan(config: RunConfig, model: GenerativeModel, sizes: Mapping[str, int]) -> LocalPlan:
     options = settle_families(config).local_optimisation
     section = "local_optimisation.estimator"
-    (estimator,) = _estimators(section, [options.estimator], model, compile_step)
+    (estimator,) = _estimators(section, config, model, [options.estimator])
     if not estimator.measures_posterior:
         raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
     families = []
@@ -196,6 +197,14 @@ def _build(section: str, factory: Callable[..., T], **sizes: Any) -> T:
         return factory(**sizes)
     except ValueError as error:
         raise BuildError(f"`{section}`: {error}") from error
+
+
+def rounds_forces(runtime: Runtime) -> bool:
+    """Whether what moves chains may be computed in bf16 here; see ``utils.precision``."""
+    try:
+        return runtime.precision == "auto" and has_bf16(pick_device(runtime.device))
+    except BuildError:  # the device is not here, which only matters to a run, and stops it
+        return False
 
 
 def pick_device(wanted: str) -> torch.device:

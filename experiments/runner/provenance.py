@@ -101,8 +101,8 @@ def peak_memory_mb(device: torch.device) -> float:
     return usage / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB here
 
 
-def device_name(device: torch.device) -> str:
-    """What tables call the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu, {torch.get_num_threads()} threads"
+def device_name(device: torch.device, *, rounds_forces: bool) -> str:
+    """What tables call the device, and whether chains are moved in bf16."""
+    threads = f"cpu, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
+    return f"{name}, forces in bf16" if rounds_forces else name

@@ -23,6 +23,7 @@ from experiments.runner.build import (
     load_data,
     make_dataset,
     pick_device,
+    rounds_forces,
     settle_families,
 )
 from experiments.runner.earlier import (
@@ -303,7 +304,7 @@ def _record(identified: Identified, built: Built, data: Data, device: torch.devi
         git_commit=git.commit,
         git_dirty=git.dirty,
         versions=provenance.versions(),
-        device=provenance.device_name(device),
+        device=provenance.device_name(device, rounds_forces=rounds_forces(config.runtime)),
         dataset=make_dataset(config).title,
         binarisation=data.binarisation,
         data_checksum=data.checksum,

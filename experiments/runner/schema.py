@@ -25,6 +25,7 @@ from models.posteriors.protocol import bases, conditionals, posteriors, transiti
 from models.posteriors.schedules import beta_schedules
 from models.posteriors.step_sizes import step_sizes
 from utils.data.base import datasets
+from utils.precision import Precision
 from utils.registry import Node, Registry
 from utils.types import (
     LabelText,
@@ -204,6 +205,8 @@ class Runtime:
     """auto, cpu, cuda, or a GPU by its number, as cuda:1."""
     compile: Literal["off", "auto", "on"] = "auto"
     """Whether steps are fused by torch.compile; where that fails, they run as they are."""
+    precision: Precision = "auto"
+    """auto: what moves chains, and no value, in bf16 where that is faster; exact: nothing."""
     threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None
     """Of PyTorch; null: as many as it takes by itself."""
     checkpoint_seconds: NonNegativeFloat = 20.0
