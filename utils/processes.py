@@ -33,6 +33,12 @@ class Child:
         """The exit code, negative for a signal's number; None until then."""
         return self._process.poll()
 
+    def wait(self, seconds: float) -> int | None:
+        """The exit code, once it has ended; None where that takes longer."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
+
     def stop(self) -> None:
         """SIGTERM, for a checkpoint."""
         with suppress(ProcessLookupError):
