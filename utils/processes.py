@@ -29,6 +29,11 @@ class Child:
             command, stdin=subprocess.DEVNULL, start_new_session=True, **options
         )
 
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its session."""
+        return self._process.pid
+
     def poll(self) -> int | None:
         """The exit code, negative for a signal's number; None until then."""
         return self._process.poll()

@@ -69,6 +69,11 @@ class _Worker:
             )
         self.connection = Connection(ours.detach())
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._child.pid
+
     def send(self, message: ToWorker) -> None:
         with suppress(OSError):  # that it has died is heard when it is listened to
             send(self.connection, message)
