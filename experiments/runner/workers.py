@@ -194,10 +194,10 @@ class Workers:
         assert worker is not None
         self._slots[slot], code, job = None, worker.bury(), worker.job
         worker.job = None
-        if code >= 0:
-            raise ChildProcessError(f"a worker ended with exit code {code}, as it says above")
         if job is None:
             return
+        if code >= 0:
+            raise ChildProcessError(f"a worker ended with exit code {code}, as it says above")
         job.deaths += 1
         death = f"killed by {signal.Signals(-code).name} at {job.batch.name}"
         if job.deaths > MAX_DEATHS:
