@@ -191,9 +191,11 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path):
     long = "evaluation.estimators=[{name: ais, num_distributions: 100000}]"
     arguments = ["-config", QUICKSTART, "-set", *ONE_BATCH, long, "runtime.workers=2"]
     process = Started(arguments, tmp_path)
-    wait_for(lambda: children(process.process.pid) != [], SECONDS)
-    (worker,) = children(process.process.pid)
-    process.kill()
+    try:
+        wait_for(lambda: children(process.process.pid) != [], SECONDS)
+        (worker,) = children(process.process.pid)
+    finally:
+        process.kill()
     wait_for(lambda: not is_alive(worker), SECONDS)
 
 
