@@ -17,7 +17,7 @@ from experiments.reporting.curves import save_figure
 from experiments.reporting.statistics import seed_mean
 from experiments.reporting.tables import Number
 from experiments.runner.build import Built, build, load_data
-from experiments.runner.phases.estimate import means
+from experiments.runner.rows import means
 from experiments.runner.run import identify
 from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.weights import load_evaluated

@@ -112,6 +112,13 @@ def test_the_script_measures_sweeps_and_draws_chains_of_five_steps(
     assert last in commands[-1]
 
 
+@pytest.mark.parametrize(("code", "sweeps"), [(1, 2), (75, 1)])
+def test_the_script_goes_on_where_a_run_beside_has_failed_and_says_so(tmp_path, code, sweeps):
+    script = ROOT / "experiments" / "hvae_mnist" / "run.sh"
+    commands = begun(tmp_path, script, code=code, of="sweep_beside.yaml")
+    assert [words[0] for words in commands].count("sweep.py") == sweeps
+
+
 def test_the_sweep_does_with_one_step_what_differs_there():
     points = [str(point) for point in expand(read(CONFIGS / "sweep.yaml").stage)]
     assert len(points) == 2 + 4 * 3 * 2

@@ -84,7 +84,17 @@ def test_settings_of_nested_components_and_of_one_side_only() -> None:
         "b": {"posterior": {"steps": [{"name": "planar", "k": 2}], "clip": True}},
     }
     labels = distinguish(configs, {"a": 0, "b": 0})
-    assert labels == {"a": "k=1, beta=null", "b": "k=2, clip=true"}
+    assert labels == {"a": "k=1", "b": "k=2, clip=true"}
+
+
+def test_a_setting_that_is_null_is_as_one_that_older_runs_do_not_have() -> None:
+    configs = {
+        "old": {"training": {"lr": 1}},
+        "new": {"training": {"lr": 2, "clip": None, "warmup": None}},
+        "other": {"training": {"lr": 3, "clip": 5, "warmup": None}},
+    }
+    labels = distinguish(configs, {"old": 0, "new": 0, "other": 0})
+    assert labels == {"old": "lr=1", "new": "lr=2, clip=null", "other": "lr=3, clip=5"}
 
 
 def test_configurations_that_differ_in_nothing_known_go_by_their_hash() -> None:

@@ -19,12 +19,13 @@ SCRIPTS = sorted(ROOT.glob("experiments/*/*.sh"))
 
 
 def begun(
-    folder: Path, script: Path, *files: str, code: int = 0, **variables: str
+    folder: Path, script: Path, *files: str, code: int = 0, of: str = "", **variables: str
 ) -> list[list[str]]:
-    """The commands that a script gives to Python, which ends with ``code``; it ends so too."""
+    """The commands that a script gives to Python; it ends with ``code`` as those ``of`` do."""
     python, log = folder / "python", folder / "log"
     python.write_text(
-        f'#!/bin/sh\nfor w; do printf "%s\\t" "$w"; done >>{log}\necho >>{log}\nexit {code}\n'
+        f'#!/bin/sh\nfor w; do printf "%s\\t" "$w"; done >>{log}\necho >>{log}\n'
+        f'case "$*" in *"{of}"*) exit {code};; esac\n'
     )
     python.chmod(0o755)
     log.write_text("")

@@ -16,13 +16,15 @@ read -ra temperings <<<"${TEMPERINGS:-none fixed_temperature free}"
 read -ra sizes <<<"${SIZES:-chain step}"
 read -ra seeds <<<"${SEEDS:-0}"
 read -ra extra <<<"${EXTRA:-}"
+failed=0
 measured=$("${PYTHON:-python}" -m experiments.hvae_mnist.equal_time \
     -additional_configs "$@" -set "${extra[@]}")
 echo "$measured"
 "${PYTHON:-python}" sweep.py configs/hvae_mnist/sweep_beside.yaml \
     --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
     --vary loss "{name: elbo}" "${measured##*loss: }" \
-    -additional_configs "$@" -set "${extra[@]}"
+    -additional_configs "$@" -set "${extra[@]}" || failed=$?
+((failed <= 1)) || exit "$failed" # what failed does not keep the others from being done
 "${PYTHON:-python}" sweep.py configs/hvae_mnist/sweep.yaml \
     --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
     --vary posterior.num_steps "${steps[@]}" \
@@ -33,3 +35,4 @@ if [[ " ${steps[*]} " == *" 5 "* && " ${temperings[*]} " == *" free "* && ${size
     "${PYTHON:-python}" -m experiments.hvae_mnist.trajectories --seeds "${seeds[0]}" \
         -additional_configs "$@" -set "${extra[@]}"
 fi
+exit "$failed"

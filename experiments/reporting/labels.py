@@ -15,7 +15,6 @@ NOT_SCIENCE = (
     "labels",
     "runtime",
 )  # may differ without making another method
-ABSENT = object()
 
 
 def configuration_labels(
@@ -89,11 +88,10 @@ def _walk(prefix: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _labels(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    # Null says what absence says: a setting that younger runs have and older ones do not.
     names = dict.fromkeys(name for flat in settings.values() for name in flat)
     differing = [
-        name
-        for name in names
-        if len({_show(flat.get(name, ABSENT)) for flat in settings.values()}) > 1
+        name for name in names if len({_show(flat.get(name)) for flat in settings.values()}) > 1
     ]
     short = _shorten(differing)
     labels = {
@@ -119,8 +117,6 @@ def _shorten(names: list[str]) -> dict[str, str]:
 
 
 def _show(value: Any) -> str:
-    if value is ABSENT:
-        return ""
     if isinstance(value, str):
         return value
     return format(value, "g") if isinstance(value, float) else json.dumps(value, default=str)

@@ -150,6 +150,8 @@ class _Made(NamedTuple):
 def _make(config: RunConfig, destination: Destination, console: Console) -> _Made:
     """Load the data and build the components, all checked against each other."""
     device = pick_device(config.runtime.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # its generator is the one that checkpoints hold
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     data = load_data(config).to(device)

@@ -195,6 +195,7 @@ def check_device(text: str) -> str:
 
 
 MAX_THREADS = 1024  # OpenMP dies of very many
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,9 @@ class Runtime:
     """auto: what moves chains, and no value, in bf16 where that is faster; exact: nothing."""
     threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None
     """Of PyTorch; null: as many as it takes by itself."""
+    workers: Annotated[PositiveInt, Le(MAX_WORKERS)] | None = None
+    """Processes that share the data in local optimisation and estimation, and divide the threads
+    among them; on a machine with several GPUs each takes the next. Null: this one alone."""
     checkpoint_seconds: NonNegativeFloat = 20.0
     """Between checkpoints of training."""
     tensorboard: bool = True

@@ -10,12 +10,14 @@ import torch
 
 from experiments.runner.build import Built
 from experiments.runner.resuming import Training
-from experiments.runner.schema import RunConfig
+from experiments.runner.schema import Phase, RunConfig
 from utils.code import Code
 from utils.console import Console
 from utils.data.base import Data
 from utils.results.folder import RunFolder
+from utils.results.methods import Method
 from utils.results.recorder import Recorder
+from utils.results.records import Estimate
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,9 @@ class Session:
     """What the checkpoints of this run say that they are of."""
     first_epoch: int = 0
     """The epoch of the weights that the run starts with."""
+
+    def measured(self, phase: Phase, method: Method, split: str) -> list[Estimate]:
+        """The rows that are there by now."""
+        wanted = phase, method, split
+        rows = self.folder.estimates.read()
+        return [row for row in rows if (row.phase, row.method, row.split) == wanted]

@@ -2,67 +2,35 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from experiments.sweeping.planning import PlannedRun
 from experiments.sweeping.standing import log_path
+from utils.processes import Child, die_with
 from utils.results.records import utc_now
 
 PROGRAM = (sys.executable, str(Path(__file__).resolve().parents[2] / "main.py"))
-PR_SET_PDEATHSIG = 1
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class LocalProcess:
-    """A run on this machine, in a session of its own: Ctrl-C reaches it through the sweep only."""
+class LocalProcess(Child):
+    """A run on this machine, which is asked for a checkpoint when this process dies."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         with log.open("ab") as file:
-            self._process = subprocess.Popen(
+            super().__init__(
                 command,
-                stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
-                start_new_session=True,
-                preexec_fn=_dies_with_parent(),
+                preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),
             )
-
-    def poll(self) -> int | None:
-        """The exit code, negative for a signal's number; None until then."""
-        return self._process.poll()
-
-    def stop(self) -> None:
-        """SIGTERM, for a checkpoint."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-
-    def kill(self) -> None:
-        """SIGKILL, for it and what it has begun; returns when it is gone."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
-def _dies_with_parent() -> Callable[[], None] | None:
-    """What a child does before it is main.py: have SIGTERM sent to it when this process dies."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-    def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            os._exit(75)
-
-    return prepare
 
 
 class LocalLauncher:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from experiments.runner.batches import Measures, Workplace
+from experiments.runner.crew import Alone, Crew
 from experiments.runner.phases import estimate, local_optimisation
 from experiments.runner.phases.train import train
 from experiments.runner.phases.usage import measure_usage
 from experiments.runner.resuming import check_metrics
+from experiments.runner.rows import num_before_last_batch
 from experiments.runner.schema import Phase, RunConfig
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
 from experiments.runner.weights import CHECKPOINT
+from experiments.runner.workers import Workers
 from utils import checkpoint
 from utils.code import merged
 from utils.results.folder import DamagedError, RunFolder
 from utils.results.records import Estimate
+
+MEASURES: Measures = {
+    local_optimisation.PHASE: local_optimisation.measure,
+    estimate.PHASE: estimate.measure,
+}
+"""How each phase measures a batch."""
 
 
 def cut_back(
@@ -37,13 +48,13 @@ def cut_back(
     rows = folder.estimates.read()  # what cannot be read is met before anything is cut
     folder.links.read()
     folder.metrics.read()
-    batch_sizes = {
+    batch_sizes: dict[str, int] = {
         local_optimisation.PHASE: config.local_optimisation.batch_size,
         estimate.PHASE: config.evaluation.batch_size,
     }
     if not {row.phase for row in rows} <= batch_sizes.keys():
         raise DamagedError(f"{folder.estimates.path} has rows of a phase that writes none")
-    count = estimate.num_before_last_batch(rows, batch_sizes)
+    count = num_before_last_batch(rows, batch_sizes)
     if not _are_whole(rows[:count]):
         raise DamagedError(f"{folder.estimates.path} has lost rows, or has them twice")
     if state is not None:
@@ -74,13 +85,26 @@ def go_through(session: Session, interruption: Interruption) -> None:
     if "train" in phases:
         _note_code(session, "train")
         epoch = train(session, interruption)
-    if "local_optimisation" in phases:
-        _note_code(session, "local_optimisation")
-        local_optimisation.optimise_locally(session, interruption, epoch)
+    session.built.vae.requires_grad_(False)
+    with _crew(session, interruption) as crew:
+        if "local_optimisation" in phases:
+            _note_code(session, "local_optimisation")
+            local_optimisation.optimise_locally(session, crew, epoch)
+        if "estimate" in phases:
+            _note_code(session, "estimate")
+            estimate.estimate(session, crew, epoch)
     if "estimate" in phases:
-        _note_code(session, "estimate")
-        estimate.estimate(session, interruption, epoch)
         measure_usage(session, interruption, epoch)
+
+
+def _crew(session: Session, interruption: Interruption) -> AbstractContextManager[Crew]:
+    number = session.config.runtime.workers or 1
+    if number > 1:
+        return Workers(session, interruption, number)
+    place = Workplace(
+        session.config, session.built, session.folder.path, warn=session.console.warn
+    )
+    return nullcontext(Alone(place, MEASURES, interruption))
 
 
 def _note_code(session: Session, phase: Phase) -> None:

@@ -2,132 +2,127 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from estimators.protocol import Quantity
+from experiments.runner.batches import Batch, Series, Tell, Workplace
 from experiments.runner.build import Family, LocalPlan
-from experiments.runner.phases.estimate import make_rows, metrics
+from experiments.runner.crew import Crew, carry_out
+from experiments.runner.rows import make_rows
+from experiments.runner.schema import Phase
 from experiments.runner.session import Session
-from experiments.runner.signals import Interruption
 from models.local import LocalSearch, best_of, starting_contexts
 from utils import checkpoint, seeding
-from utils.results.methods import Method
 from utils.results.records import Estimate as EstimateRow
 
-PHASE = "local_optimisation"
-CHECKPOINT = "local.pt"
+PHASE: Phase = "local_optimisation"
+CHECKPOINTS = "local"
+"""In the run's folder: a file for each batch that has been begun and has no rows yet."""
 
 
-class _Batch(NamedTuple):
-    """Some data of a split, for one family; its name is the stream of its random draws."""
-
-    family: Family
-    method: Method
-    split: str
-    offset: int
-    x: Tensor
-
-    @property
-    def name(self) -> str:
-        return f"{self.method.label}/{self.split}/{self.offset}"
-
-
-def optimise_locally(session: Session, interruption: Interruption, epoch: int) -> None:
+def optimise_locally(session: Session, crew: Crew, epoch: int) -> None:
     """Find q* of each datum for each family, and measure it with fresh samples.
 
-    Batches that an earlier try completed are kept; the one it was at goes on bit for bit. Raises
-    InterruptedRunError after a checkpoint.
+    Batches that an earlier try completed are kept; those it was at go on bit for bit. Raises
+    InterruptedRunError after a checkpoint of each.
     """
     plan = session.built.local
     assert plan is not None
-    session.built.vae.requires_grad_(False)
     if not any(family.is_own for family in plan.families):
         session.console.warn(
             "the run's own posterior is not among local_optimisation.families, because "
             "local_optimisation.own is false: there will be no gaps"
         )
-    rows = [row for row in session.folder.estimates.read() if row.phase == PHASE]
-    splits = session.config.evaluation.splits
-    for family in plan.families:
+    folder = session.folder.path
+    work = list(_work(session, plan))
+    carry_out(session, crew, work, epoch, lambda batch: path_of(folder, batch).unlink(True))
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _work(session: Session, plan: LocalPlan) -> Iterator[Series]:
+    options = session.config.evaluation
+    size = session.config.local_optimisation.batch_size
+    for which, family in enumerate(plan.families):
         optimum = {"family": family.label, "search": plan.settings.label}
         method = plan.estimator.method._replace(**optimum)
-        for split in splits:
-            own = [row for row in rows if (row.method, row.split) == (method, split)]
-            start = 1 + max((row.datum for row in own), default=-1)
-            for batch in _batches(session, family, method, split, start):
-                new = _Search(session, plan, batch).rows(interruption)
-                session.recorder.add_estimates(new)
-                own += new
-                interruption.raise_if_any()
-            session.recorder.add_metrics(PHASE, epoch, split, metrics(own))
-    (session.folder.path / CHECKPOINT).unlink(missing_ok=True)
+        for split in options.splits:
+            title = f"{method.label} on {split}: converged"
+            rows = session.measured(PHASE, method, split)
+            x = session.data.splits[split][: options.max_data]
+            yield Series(PHASE, which, method, split, title, size, rows, x)
 
 
-def _batches(
-    session: Session, family: Family, method: Method, split: str, start: int
-) -> Iterator[_Batch]:
-    x = session.data.splits[split][: session.config.evaluation.max_data]
-    batch_size = session.config.local_optimisation.batch_size
-    for offset in range(start, len(x), batch_size):
-        yield _Batch(family, method, split, offset, x[offset : offset + batch_size])
+def path_of(folder: Path, batch: Batch) -> Path:
+    """Where the run in ``folder`` keeps how far the search for a batch has come."""
+    name = hashlib.sha256(batch.name.encode()).hexdigest()[:16]
+    return folder / CHECKPOINTS / f"{name}.pt"
+
+
+def measure(place: Workplace, batch: Batch, tell: Tell) -> list[EstimateRow] | None:
+    """Optimise to the end, measure the optimum, and return its rows.
+
+    None, after a checkpoint, where ``tell`` says no.
+    """
+    return _Search(place, batch).rows(tell)
 
 
 class _Search:
     """The local optimisation of one batch, with its checkpoints and its stream of noise."""
 
-    def __init__(self, session: Session, plan: LocalPlan, batch: _Batch) -> None:
-        self._session, self._plan, self._batch = session, plan, batch
-        self._path: Path = session.folder.path / CHECKPOINT
-        self._num_starts = plan.settings.starts
-        self._search = self._start()
+    def __init__(self, place: Workplace, batch: Batch) -> None:
+        assert place.built.local is not None
+        self._place, self._plan, self._batch = place, place.built.local, batch
+        self._path = path_of(place.folder, batch)
+        self._num_starts = self._plan.settings.starts
+        self._search = self._start(self._plan.families[batch.which])
 
-    def _start(self) -> LocalSearch:
-        plan, batch, built = self._plan, self._batch, self._session.built
-        posterior, x = batch.family.posterior.to(batch.x.device), batch.x
+    def _start(self, family: Family) -> LocalSearch:
+        plan, x, vae, config = self._plan, self._batch.x, self._place.built.vae, self._place.config
+        posterior = family.posterior.to(x.device)
         given = [posterior.initial_context().to(x).repeat(len(x), 1)]
-        if batch.family.is_own:
+        if family.is_own:
             with torch.no_grad():
-                given.append(built.vae.context(x))
+                given.append(vae.context(x))
             if plan.settings.start == "encoder":
-                posterior = built.vae.posterior
+                posterior = vae.posterior
                 given.reverse()
-        stream = seeding.derive(self._session.config.seed, PHASE, batch.name, "starts")
+        stream = seeding.derive(config.seed, PHASE, self._batch.name, "starts")
         with seeding.isolated(stream):
-            contexts = starting_contexts(built.vae.model, posterior, x, given, self._num_starts)
+            contexts = starting_contexts(vae.model, posterior, x, given, self._num_starts)
         return LocalSearch(
             plan.loss or plan.settings.loss,
-            built.vae.model,
+            vae.model,
             posterior,
             x.repeat(self._num_starts, *[1] * (x.ndim - 1)),
             contexts,
             plan.settings,
-            scope=self._session.config.local_optimisation.scope,
-            compile_step=self._session.config.runtime.compile == "on",
-            warn=self._session.console.warn,
+            scope=config.local_optimisation.scope,
+            compile_step=config.runtime.compile == "on",
+            warn=self._place.warn,
         )
 
-    def rows(self, interruption: Interruption) -> list[EstimateRow]:
-        """Optimise to the end, measure the optimum, and return its rows.
-
-        Raises InterruptedRunError after a checkpoint.
-        """
-        batch, search = self._batch, self._search
-        with seeding.isolated(seeding.derive(self._session.config.seed, PHASE, batch.name)):
+    def rows(self, tell: Tell) -> list[EstimateRow] | None:
+        """See ``measure``."""
+        batch, search, place = self._batch, self._search, self._place
+        with seeding.isolated(seeding.derive(place.config.seed, PHASE, batch.name)):
             self._restore()
-            if not self._optimise(interruption):
+            has_ended = self._optimise(tell)
+            if place.keeps_ends or not has_ended:
                 self._save()
-                interruption.raise_if_any()
+            if not has_ended:
+                return None
             chosen = best_of(search.result(), search.posterior, self._num_starts)
             result = chosen.optimum
             with torch.no_grad():
                 estimate = self._plan.estimator(
-                    self._session.built.vae.model, result.posterior, batch.x, result.context
+                    place.built.vae.model, result.posterior, batch.x, result.context
                 )
         stats = {
             **estimate.stats,
@@ -140,24 +135,22 @@ class _Search:
         estimate = estimate._replace(stats=stats)
         return make_rows(estimate, PHASE, batch.method, batch.split, batch.offset)
 
-    def _optimise(self, interruption: Interruption) -> bool:
-        batch, size = self._batch, len(self._search.x)
-        title = f"{batch.method.label} on {batch.split} from {batch.offset}: converged"
-        seconds = self._session.config.runtime.checkpoint_seconds
+    def _optimise(self, tell: Tell) -> bool:
+        size = len(self._search.x)
+        seconds = self._place.config.runtime.checkpoint_seconds
         saved = time.monotonic()
-        with self._session.console.progress(title, size) as advance:
 
-            def keep_going(num_active: int) -> bool:
-                nonlocal saved
-                advance(size - num_active, f"step {self._search.step}")
-                if time.monotonic() - saved > seconds:
-                    self._save()
-                    saved = time.monotonic()
-                return interruption.signal_number is None
+        def keep_going(num_active: int) -> bool:
+            nonlocal saved
+            if time.monotonic() - saved > seconds:
+                self._save()
+                saved = time.monotonic()
+            return tell((size - num_active) // self._num_starts, f"step {self._search.step}")
 
-            return self._search.run(keep_going)
+        return self._search.run(keep_going)
 
     def _save(self) -> None:
+        self._path.parent.mkdir(exist_ok=True)
         checkpoint.save(self._state(), self._path)
 
     def _state(self) -> dict[str, Any]:
@@ -173,7 +166,7 @@ class _Search:
         if state is None or state["batch"] != self._batch.name:
             return
         if not checkpoint.alike(state, self._state()):
-            self._session.console.warn(
+            self._place.warn(
                 f"this batch starts afresh: {self._path} has other keys, types or shapes"
             )
             return
@@ -186,5 +179,5 @@ class _Search:
         try:
             return checkpoint.load(self._path, self._batch.x.device, holds=("batch",))
         except checkpoint.CheckpointError as error:
-            self._session.console.warn(f"this batch starts afresh: {error}")
+            self._place.warn(f"this batch starts afresh: {error}")
             return None

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from estimators.protocol import Quantity
 from estimators.usage import FULL, Classifier, Portraits, information, portray
-from experiments.runner.phases.estimate import PHASE, metrics, rows_of
+from experiments.runner.phases.estimate import PHASE
+from experiments.runner.rows import metrics, rows_of
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
 from utils import seeding
@@ -60,7 +61,10 @@ class _Measurement:
 
     def record(self, interruption: Interruption, epoch: int) -> None:
         """Write the rows that are not there yet, and all numbers as metrics."""
-        told, units = self._done(self._information), self._done(self._units)
+        told, units = (
+            self._session.measured(PHASE, method, self._split)
+            for method in (self._information, self._units)
+        )
         with self._session.console.progress(f"usage of z on {self._split}", len(self._x)) as go:
             with interruption.at_once():
                 portraits = self._portraits()
@@ -77,10 +81,6 @@ class _Measurement:
         active = sum(row.value for row in units if row.name == "active_units")
         numbers = metrics(told) | {f"{self._units.label}/active_units": active}
         self._session.recorder.add_metrics(PHASE, epoch, self._split, numbers)
-
-    def _done(self, method: Method) -> list[EstimateRow]:
-        rows = self._session.folder.estimates.read()
-        return [r for r in rows if (r.phase, r.method, r.split) == (PHASE, method, self._split)]
 
     def _pieces(self, start: int = 0) -> Iterator[_Piece]:
         for offset in range(start, len(self._x), self._batch_size):
