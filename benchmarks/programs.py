@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.runner.build import build
-from experiments.runner.phases import train
-from experiments.runner.phases.train import Pictures
+from experiments.runner.phases.train import Pictures, make_trainer, training_epochs
 from experiments.runner.resuming import Training
 from experiments.runner.schema import RunConfig
 from experiments.runner.session import Session
@@ -23,8 +22,8 @@ from utils.results.recorder import Recorder
 from utils.results.records import RunRecord
 
 
-def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
-    """Epochs as main.py runs them: evaluation, CSV, database, TensorBoard, checkpoints."""
+def make_session(config: RunConfig, data: Data, root: Path) -> Session:
+    """A run that begins, with its folder and database below ``root``."""
     folder = RunFolder(root / "runs" / "benchmark-s0")
     folder.create()
     record = RunRecord(experiment="benchmark", hash="benchmark", seed=0)
@@ -34,10 +33,15 @@ def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
     device = torch.device("cpu")
     training = Training("benchmark", seed=0, data_checksum="benchmark")
     parts = (config, built, data, device, folder, recorder, console)
-    session = Session(*parts, checkpoint=None, codes={}, training=training)
-    trainer = train.make_trainer(session)
+    return Session(*parts, checkpoint=None, codes={}, training=training)
+
+
+def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
+    """Epochs as main.py runs them: evaluation, CSV, database, TensorBoard, checkpoints."""
+    session = make_session(config, data, root)
+    trainer = make_trainer(session)
     with Pictures(session, trainer) as pictures:
-        yield from train.training_epochs(session, trainer, pictures, Interruption())
+        yield from training_epochs(session, trainer, pictures, Interruption())
 
 
 def training_steps(
