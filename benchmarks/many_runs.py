@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.weights import CHECKPOINT
 from utils.config.loading import load
 from utils.config.validation import validator
-from utils.results.folder import RunFolder
+from utils.results.folder import CsvLog, RunFolder
 from utils.results.methods import Method, settings_text
 from utils.results.records import Estimate, Metric, RunRecord
 
@@ -39,6 +40,9 @@ def write(root: Path, num_runs: int) -> None:
     ``SEEDS`` runs are of one configuration.
     """
     generator = np.random.default_rng(0)
+    root.mkdir(parents=True, exist_ok=True)
+    metrics = CsvLog(root / "metrics.csv", Metric)
+    metrics.append(_metrics(generator))  # the same for all
     for index, of in enumerate(_configurations(root, -(-num_runs // SEEDS))):
         codes = phase_codes(of.config)
         for seed in range(min(SEEDS, num_runs - SEEDS * index)):
@@ -49,7 +53,7 @@ def write(root: Path, num_runs: int) -> None:
             )  # fmt: skip
             folder = RunFolder(root / "runs" / record.id)
             folder.create()
-            folder.metrics.append(_metrics(generator))
+            shutil.copyfile(metrics.path, folder.metrics.path)
             folder.estimates.append(_estimates(generator))
             folder.write_status(replace(record, folder=str(folder.path)), vouch=True)
             (folder.path / CHECKPOINT).touch()

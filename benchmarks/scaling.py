@@ -3,8 +3,8 @@
 python -m benchmarks.scaling [--quick] [--only WORD ...] [--output FILE.png]
 
 CPU seconds and MiB over what the process had before, each point in a process of its own
-(``benchmarks.laws`` says of what). The exponent of a law is the slope of a line through its three
-largest sizes, in logarithms: 1 is linear, 0 is constant.
+(``benchmarks.laws`` says of what). The exponent of a law is the slope of a line through its
+points, in logarithms: 1 is linear, 0 is constant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.laws import LAWS, Law, Point, measure
 from experiments.reporting.curves import COLOURS, LINES, save_figure
 
-FITTED = 3  # sizes, the largest ones
+IMPORTED_LATE = ("torch._dynamo", "arviz_stats.base", "sqlalchemy.dialects.sqlite")
 SMALLEST = 8.0  # MiB: less is noise
 ALLOWED = 0.15  # what an exponent may be above that of the work: noise, and caches that overflow
 
@@ -32,7 +32,7 @@ ALLOWED = 0.15  # what an exponent may be above that of the work: noise, and cac
 def measure_all(laws: Sequence[Law], quick: bool) -> dict[Law, dict[int, Point]]:
     """All points by size, each in a process of its own that begins with everything imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.laws"])
+    context.set_forkserver_preload(["benchmarks.laws", *IMPORTED_LATE])
     points: dict[Law, dict[int, Point]] = {}
     with tempfile.TemporaryDirectory() as folder:
         pool = ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
@@ -48,9 +48,8 @@ def measure_all(laws: Sequence[Law], quick: bool) -> dict[Law, dict[int, Point]]
 
 
 def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
-    """The slope through the last points, in logarithms."""
-    logarithms = np.log(sizes[-FITTED:]), np.log(values[-FITTED:])
-    return float(np.polyfit(*logarithms, 1)[0])
+    """The slope of a line through the points, in logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def exponents(points: Mapping[int, Point]) -> tuple[float, float]:
