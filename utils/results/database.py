@@ -176,6 +176,11 @@ class ResultsDatabase:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
+    def rows(self, statement: Select[Any]) -> list[tuple[Any, ...]]:
+        """The same without names, which take memory where rows are many."""
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(statement)]
+
     def apply(self, writes: Iterable[Write]) -> None:
         """Do all ``writes`` in one transaction."""
         with self._writing() as connection:
