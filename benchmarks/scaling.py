@@ -81,15 +81,15 @@ def row(law: Law, points: Mapping[int, Point]) -> str:
 def draw(measured: Mapping[Law, Mapping[int, Point]]) -> Figure:
     """Time above, memory below; a column a group."""
     groups = list(dict.fromkeys(law.group for law in measured))
-    figure = Figure((4.6 * len(groups), 7.5), layout="constrained")
+    figure = Figure((4.2 * len(groups), 8.2), layout="constrained")
     axes = figure.subplots(2, len(groups), squeeze=False)
     for group, (above, below) in zip(groups, axes.T, strict=True):
         chosen = {law: points for law, points in measured.items() if law.group == group}
         above.set_title(group, fontsize=10)
         _panel(above, chosen, "seconds", "CPU seconds")
         _panel(below, chosen, "memory", "MiB over what there was")
-        below.set_ylim(bottom=SMALLEST)
-        above.legend(fontsize=7)
+        below.set_ylim(SMALLEST, max(100.0, below.get_ylim()[1]))
+        below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False)
     return figure
 
 
@@ -107,7 +107,7 @@ def _panel(
         axes.plot([start, 1e5 * start], [height, 1e5 * height], color="0.85", lw=0.7, zorder=0)
     axes.set_ylim(low, high)
     axes.set_xlim(0.7 * start, 1.4 * max(size for points in measured.values() for size in points))
-    axes.set(xlabel="size", ylabel=label)
+    axes.set(xlabel="how many", ylabel=label)
 
 
 def main() -> None:
