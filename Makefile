@@ -5,8 +5,8 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest -q -n 2
 NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
-UNSEEDED := architecture cli config_includes config_layers config_set config_yaml configs \
-	data_cached data_cifar10 data_mnist data_own database docs gap_figures gaps interrupted main \
+UNSEEDED := architecture benchmarks cli config_includes config_layers config_set config_yaml configs \
+	data_cached data_cifar10 data_mnist data_own database docs eager gap_figures gaps interrupted main \
 	mishaps pivot plot_from_db plugins ray recorder reference refusals registry report reporting \
 	results signals slurm sweep sweep_file sweep_pool sweeps validation weights
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
@@ -47,7 +47,7 @@ lint: $(VENV)/installed ## Check style, types and shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck experiments/*/*.sh .ci/run; \
 	else echo "shellcheck is not installed: sweeps not checked"; fi
 
-bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AVO, HVAE and diagnostics against what they could be
+bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AVO, HVAE and diagnostics against what they could be, and how they scale
 	$(RUN) -m benchmarks.training
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.ais
@@ -59,6 +59,7 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 	$(RUN) -m benchmarks.mcvae
 	$(RUN) -m benchmarks.hvae
 	$(RUN) -m benchmarks.usage
+	$(RUN) -m benchmarks.scaling
 
 reference: $(VENV)/installed ## Write docs/configuration.md anew out of the code
 	$(RUN) -m experiments.runner.reference > $(DOCS)-reference && mv $(DOCS)-reference docs/configuration.md

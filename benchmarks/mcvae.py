@@ -10,14 +10,12 @@ many gradients by z, each differentiated once more, of as many rows. Evaluations
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.timing import interleaved  # first: it sets how threads are pinned
+from benchmarks.timing import interleaved, peak_memory  # first: it sets how threads are pinned
 
 import torch  # isort: skip
 from torch import Tensor
@@ -78,11 +76,9 @@ def evaluations(passes: int, rows: int) -> Callable[[], None]:
 
 
 def peak(method: str, batch: int) -> None:
-    """Print the peak memory of this process, which takes two steps, in GB (Linux only)."""
+    """Print the peak memory of this process, which takes two steps, in GB."""
     training_steps(configuration(method), images(batch), 2, False)()
-    # Not by getrusage: what it tells begins with the peak of the process that started this one.
-    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    print(int(line) / 1e6)
+    print(peak_memory() * 1024**2 / 1e9)
 
 
 def peak_of(method: str, batch: int) -> float:

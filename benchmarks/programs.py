@@ -23,8 +23,8 @@ from utils.results.recorder import Recorder
 from utils.results.records import RunRecord
 
 
-def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
-    """Epochs as main.py runs them: evaluation, CSV, database, TensorBoard, checkpoints."""
+def make_session(config: RunConfig, data: Data, root: Path) -> Session:
+    """A run that begins, with its folder and database below ``root``."""
     folder = RunFolder(root / "runs" / "benchmark-s0")
     folder.create()
     record = RunRecord(experiment="benchmark", hash="benchmark", seed=0)
@@ -34,7 +34,12 @@ def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
     device = torch.device("cpu")
     training = Training("benchmark", seed=0, data_checksum="benchmark")
     parts = (config, built, data, device, folder, recorder, console)
-    session = Session(*parts, checkpoint=None, codes={}, training=training)
+    return Session(*parts, checkpoint=None, codes={}, training=training)
+
+
+def runner_epochs(config: RunConfig, data: Data, root: Path) -> Iterator[int]:
+    """Epochs as main.py runs them: evaluation, CSV, database, TensorBoard, checkpoints."""
+    session = make_session(config, data, root)
     trainer = make_trainer(session)
     with Pictures(session, trainer) as pictures:
         yield from training_epochs(session, trainer, pictures, Interruption())

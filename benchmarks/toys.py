@@ -1,6 +1,6 @@
 """A training step on a toy energy, by the runner and by a hand-written loop.
 
-python -m benchmarks.toys [--rounds 9]
+python -m benchmarks.toys [--rounds 9] [--no-compile]
 
 Twelve Gaussian kernels with nets of 32 units, batch 64, energy d, fused Adam; by the ELBO, and by
 AVO alone. The runner does all that main.py does in an epoch of 200 steps.
@@ -132,20 +132,21 @@ def main() -> None:
     """Print the ratios as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--no-compile", action="store_true", help="leave the compiled runner out")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         print("| loss | program | ms a step | × the loop |\n| --- | --- | ---: | ---: |")
         for name, (loss, hand_written) in LOSSES.items():
             programs: dict[str, Callable[[], object]] = {"loop": loop(hand_written)}
-            for mode in ("off", "on"):
+            for mode in ("off",) if options.no_compile else ("off", "on"):
                 epochs = runner(loss, mode, Path(root, name, mode))
                 programs[f"runner, runtime.compile={mode}"] = partial(next, epochs)
             interleaved(programs, rounds=2)  # warm up
-            medians = interleaved(programs, rounds)
+            medians = interleaved(programs, options.rounds)
             for program, seconds in medians.items():
                 ratio = seconds / medians["loop"]
                 print(f"| {name} | {program} | {1e3 * seconds / STEPS:.2f} | {ratio:.2f} |")
-    print(f"\n{torch.get_num_threads()} threads, median of {rounds} rounds")
+    print(f"\n{torch.get_num_threads()} threads, median of {options.rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,9 @@ class ImportanceSampling(Estimator):
         """See ``Estimator``."""
         log_joint = model.log_joint(x)
         whole, *halves = (_Moments(len(x), x.device) for _ in range(3))
-        kept: list[Tensor] = []
+        # One piece: many small ones among the chunks would keep their memory from being reused.
+        size = min(self.num_samples, K_HAT_DRAWS)
+        first_draws = torch.empty(size, len(x), dtype=torch.float64, device=x.device)
         step = max(1, self.chunk_size // len(x))
         for start in range(0, self.num_samples, step):
             stage = posterior(context, log_joint, min(step, self.num_samples - start))
@@ -121,9 +123,8 @@ class ImportanceSampling(Estimator):
             whole.add(log_w)
             for first, half in enumerate(halves):
                 half.add(log_w[(start + first) % 2 :: 2])
-            if start < K_HAT_DRAWS:
-                kept.append(log_w)
-        first_draws = torch.cat(kept)[:K_HAT_DRAWS]
+            free = first_draws[start : start + len(log_w)]
+            free.copy_(log_w[: len(free)])
         k_hat = pareto_k_hat(first_draws)
         stats = {
             "elbo": whole.elbo,

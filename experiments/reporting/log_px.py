@@ -73,10 +73,11 @@ def log_px_of(rows: pd.DataFrame, convention: Convention) -> LogPx:
         rows: of one run and split, out of ``load_estimates``; some of them estimate log p(x).
         convention: ``combined`` unless no estimate has halves; exact answers beat all.
     """
-    methods = by_method(rows[rows["name"].isin(["log_px", *HALVES])])
-    exact = [method for method in methods if method.estimator == EXACT]
-    halved = [m for m, of in methods.items() if set(HALVES) <= set(of["name"])]
     every = by_method(rows)
+    names = {method: set(of["name"]) for method, of in every.items()}
+    methods = [method for method, known in names.items() if known & {"log_px", *HALVES}]
+    exact = [method for method in methods if method.estimator == EXACT]
+    halved = [method for method in methods if names[method] >= set(HALVES)]
     if exact:
         return _chosen({m: every[m] for m in exact}, _largest, EXACT)
     if convention == "max":
@@ -136,10 +137,11 @@ def _data(methods: Mapping[Method, pd.DataFrame], name: str) -> np.ndarray:
 
 
 def _estimates(methods: Mapping[Method, pd.DataFrame], name: str, data: np.ndarray) -> _Estimates:
-    """One number of each method for each of ``data``."""
-    chosen = [of[of["name"] == name].set_index("datum") for of in methods.values()]
-    value, error = (
-        np.stack([of[column].astype(float).reindex(data) for of in chosen])
-        for column in ("value", "standard_error")
-    )
+    """One number of each method for each of ``data``, which are sorted."""
+    value, error = np.full((2, len(methods), len(data)), np.nan)
+    for index, of in enumerate(methods.values()):
+        chosen = (of["name"] == name).to_numpy() & of["datum"].isin(data).to_numpy()
+        at = np.searchsorted(data, of["datum"].to_numpy()[chosen])
+        value[index, at] = of["value"].to_numpy(dtype=float)[chosen]
+        error[index, at] = of["standard_error"].to_numpy(dtype=float)[chosen]
     return _Estimates(value, error)

@@ -175,7 +175,7 @@ def check_choice(kind: str, wanted: Sequence[Any], present: Sequence[Any]) -> No
 
 def _frame(database: ResultsDatabase, query: Select[Any]) -> pd.DataFrame:
     columns = [column.name for column in query.selected_columns]
-    return pd.DataFrame(database.query(query), columns=columns)
+    return pd.DataFrame(database.rows(query), columns=columns)
 
 
 def _restricted(query: Select[Any], table: Any, runs: pd.DataFrame) -> Select[Any]:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
+from utils.eager import eager
 
 Scope = Literal["posterior", "context"]
 Table = dict[str, Tensor]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's names for what it remembers of each number
+Adam = eager(torch.optim.Adam)
 
 
 class Workbench:
@@ -37,7 +39,7 @@ class Workbench:
         groups: list[dict[str, Any]] = [{"params": [self.move]}]
         if weights:
             groups.append({"params": list(weights.values())})
-        self.optimiser = torch.optim.Adam(groups, fused=True)
+        self.optimiser = Adam(groups, fused=True)
         for leaf in self.leaves.values():
             moments = {name: torch.zeros_like(leaf) for name in MOMENTS}
             step = torch.zeros((), device=leaf.device)

@@ -6,6 +6,7 @@ value is written, ``Annotated[str, InSql(...)]`` adds what only SQL must know.
 
 from __future__ import annotations
 
+import functools
 import typing
 from typing import Annotated, Any, NamedTuple
 
@@ -28,10 +29,11 @@ class Column(NamedTuple):
     in_sql: InSql
 
 
-def columns_of(row_type: type) -> list[Column]:
+@functools.cache  # each log of each run's folder asks
+def columns_of(row_type: type) -> tuple[Column, ...]:
     """The columns that the annotations of ``row_type`` declare, in their order."""
     hints = typing.get_type_hints(row_type, include_extras=True)
-    return [_column(name, hint) for name, hint in hints.items()]
+    return tuple(_column(name, hint) for name, hint in hints.items())
 
 
 def _column(name: str, hint: Any) -> Column:

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,6 +180,11 @@ class ResultsDatabase:
         """The rows that a SELECT gives."""
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def rows(self, statement: Select[Any]) -> list[tuple[Any, ...]]:
+        """The same without names, which take memory where rows are many."""
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(statement)]
 
     def apply(self, writes: Iterable[Write]) -> None:
         """Do all ``writes`` in one transaction, which is repeated where it met a deadlock."""
@@ -356,10 +362,9 @@ def _insert(
 ) -> None:
     names = [column.name for column in table.columns if column.name != "run"]
     key = [column.name for column in table.primary_key if column.name != "run"]
-    by_key = {tuple(getattr(row, name) for name in key): row for row in rows}  # the last one wins
-    values = [
-        {"run": run} | {name: getattr(row, name) for name in names} for row in by_key.values()
-    ]
+    key_of = attrgetter(*key)
+    by_key = {key_of(row): row for row in rows}  # the last one wins
+    values = [{"run": run, **dict(zip(names, row, strict=True))} for row in by_key.values()]
     if values:
         connection.execute(insert(table), values)
 

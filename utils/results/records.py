@@ -7,14 +7,18 @@ bytes long in MySQL, four a character.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from utils.results.columns import InSql
 from utils.results.methods import Method
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Status = Literal["running", "finished", "failed", "interrupted", "diverged"]
 
@@ -136,12 +140,12 @@ def checked(row: Mapping[str, Any]) -> RunRecord:
 
     Raises ValueError, in one line, where a field is missing or of another type.
     """
-    from pydantic import TypeAdapter, ValidationError  # not needed to write results
+    from pydantic import ValidationError  # not needed to write results
 
     if missing := [name for name in REQUIRED if name not in row]:
         raise ValueError(f"it has no {', '.join(missing)}")
     try:
-        record = TypeAdapter(RunRecord).validate_python(dict(row))
+        record = _adapter().validate_python(dict(row))
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -155,6 +159,14 @@ def checked(row: Mapping[str, Any]) -> RunRecord:
     if record.id != row.get("id", record.id):
         raise ValueError(f"its id {row['id']!r} is not that of its hash and seed, {record.id!r}")
     return record
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    """Made once: that takes as long as reading some ten records."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunRecord)
 
 
 def run_id(config_hash: str, seed: int) -> str:
