@@ -98,7 +98,7 @@ def test_along_a_constant_path_log_q_is_that_of_the_draw(options: dict):
     posterior = perturbed(make_posterior(options), scale=0.1)
     context = posterior.initial_context().double()[None].repeat(3, 1).requires_grad_()
     state = torch.get_rng_state()
-    stage = posterior.along_constant_paths(context, log_joint, 5)
+    *_, stage = posterior.along_constant_paths(context, log_joint, 5)
     torch.set_rng_state(state)
     draw = posterior(context, log_joint, 5)
     torch.testing.assert_close(stage.state.z, draw.state.z)
@@ -111,6 +111,6 @@ def test_no_gradient_goes_through_the_target(options: dict):
     posterior = perturbed(make_posterior(options), scale=0.1)
     context = posterior.initial_context().double()[None].requires_grad_()
     level = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    stage = posterior.along_constant_paths(context, lambda z: level * log_joint(z), 5)
+    *_, stage = posterior.along_constant_paths(context, lambda z: level * log_joint(z), 5)
     stage.log_q.sum().backward()
     assert level.grad is None

@@ -50,6 +50,9 @@ REFUSES: dict[str, Callable[[Chain, list[Stage]], bool]] = {  # which posteriors
         or posterior.makes_choices
         or any(map(has_nothing_to_learn, posterior.transitions))
     ),
+    "log_variance": lambda posterior, stages: (
+        not all(transition.has_density for transition in posterior.transitions)
+    ),
 }
 
 
@@ -97,16 +100,20 @@ def test_every_loss_takes_every_posterior_but_those_it_is_known_to_refuse(
     if (
         context.grad is None
     ):  # an annealed step leaves h alone, and a fixed base takes nothing else
-        assert name == "avo" and posterior.base.context_size == 0
+        assert name in ("avo", "log_variance") and posterior.base.context_size == 0
     else:
         assert context.grad.isfinite().all()
-    assert linear_gaussian.weight.grad.abs().sum() > 0
+    if loss.trains_model:
+        assert linear_gaussian.weight.grad.abs().sum() > 0
+    else:
+        assert linear_gaussian.weight.grad is None
 
 
 @of(losses)
 def test_every_loss_takes_most_posteriors(name):
     taken = [not refused(name, make_posterior(*case.values)) for case in POSTERIORS]
-    assert sum(taken) > len(taken) / 2
+    least = 1 / 4 if name == "log_variance" else 1 / 2  # of flows no move has a density
+    assert sum(taken) > len(taken) * least
 
 
 @of(estimators)

@@ -111,6 +111,7 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
     loss = _build("loss", config.loss.build)
     _build("loss", loss.check, posterior=posterior)
+    _check_trained(config, loss, model)
     compile_step = config.runtime.compile == "on"
     estimators = _estimators(
         "evaluation.estimators", config.evaluation.estimators, model, compile_step
@@ -142,6 +143,22 @@ def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: En
         raise BuildError(f"`model`: {name} has no x; use it with data={{name: nothing}}")
     if encoder.sees_x and not has_x:
         raise BuildError(f"`encoder`: {name} has no x to encode; take {{name: constant}}")
+
+
+def _check_trained(config: RunConfig, loss: Loss, model: GenerativeModel) -> None:
+    """Raise BuildError where a loss is to train a model that it cannot train."""
+    if (
+        loss.trains_model
+        or "train" not in config.phases
+        or "model" in (config.training.fixed or ())
+    ):
+        return
+    if any(weight.requires_grad for weight in model.parameters()):
+        raise BuildError(
+            f"`loss`: {config.loss.name} trains the posterior alone, and the model "
+            f"{config.model.name} has weights to learn; keep them by `training.fixed: [model]` "
+            "(as `initialise` gives them), or take another loss"
+        )
 
 
 def settle_families(config: RunConfig) -> RunConfig:

@@ -133,6 +133,8 @@ class Loss(ABC):
     warmup: Warmup | None = None
     sees_batches: bool = False
     """Whether the loss of a datum depends on the others of its minibatch."""
+    trains_model: bool = True
+    """Whether the model's weights get gradients."""
 
     def weight(self, epoch: int) -> float:
         """Warm-up weight at an epoch (counted from 1); 1 without warm-up."""

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
-from models.posteriors.protocol import Density, Stage, State, Transition
+from models.posteriors.protocol import Density, Move, Stage, State, Transition
 from models.posteriors.schedules import Schedule
 
 
@@ -175,8 +175,8 @@ class Chain(Composite):
 
     def along_constant_paths(
         self, context: Tensor, log_joint: LogDensity, num_samples: int = 1
-    ) -> Stage:
-        """Draws that are constants, and their log_q as a function of context and weights.
+    ) -> Iterator[Stage]:
+        """``stages`` whose draws are constants: log_q is a function of context and weights there.
 
         Its gradient is the score of the whole path, of first order: what the target says is a
         constant too. Of each step no more is kept than z and the target's gradient at it; what
@@ -188,23 +188,25 @@ class Chain(Composite):
         path = GeometricPath(log_base, log_joint)
         with torch.no_grad():
             state = State(self.base.sample(nothing, own).z)
-        log_q = log_base(state.z)
+        stage = Stage(state, log_base(state.z), path)
+        yield stage
         for step in self._steps(slices, shared):
             with torch.no_grad():
-                after = step.transition(state, step.context, step.target(path)).state
+                move = step.transition(stage.state, step.context, step.target(path))
             # Knows both ends of this step for good, and the base's density as a function.
             here = GeometricPath(log_base, log_joint)
             here.end = copy(path.end)
             if step.beta is not None:
-                for z in (state.z, after.z):
+                for z in (stage.state.z, move.state.z):
                     here.start.evaluate(z)
-            log_q = log_q + checkpoint(
-                *(step.transition.score, state, after, step.context, step.target(here)),
+            log_ratio = checkpoint(
+                *(step.transition.score, stage.state, move.state, step.context),
+                step.target(here),
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
-            state = after
-        return Stage(state, log_q, path)
+            stage = stage.after(Move(move.state, log_ratio, stats=move.stats))
+            yield stage
 
     def log_w_backwards(self, context: Tensor, log_joint: LogDensity, z: Tensor) -> Tensor:
         """log w (S, B) of the chain read backwards from z (S, B, D).
