@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -106,20 +106,19 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     """
     with isolated(derive(config.seed, "initialisation")), MemoryBudget(physical_memory()):
         vae = _networks(config, x_shape)
-    model, encoder, posterior = vae.model, vae.encoder, vae.posterior
+    model, posterior = vae.model, vae.posterior
     optimise = config.training.optimiser.build
     _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
     loss = _build("loss", config.loss.build)
     _build("loss", loss.check, posterior=posterior)
     _check_trained(config, loss, model)
     compile_step = config.runtime.compile == "on"
-    estimators = _estimators(
-        "evaluation.estimators", config.evaluation.estimators, model, compile_step
-    )
+    section = "evaluation.estimators"
+    estimators = _estimators(section, config.evaluation.estimators, compile_step)
+    _check_estimators(section, estimators, model, posterior)
     local = None
     if "local_optimisation" in config.phases:
-        sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
-        local = _local_plan(config, model, compile_step, sizes)
+        local = _local_plan(config, vae, compile_step)
     return Built(vae, loss, estimators, local)
 
 
@@ -166,24 +165,26 @@ def settle_families(config: RunConfig) -> RunConfig:
     return _build("local_optimisation", with_own_family, config=config)
 
 
-def _estimators(
-    section: str, nodes: Sequence[Node], model: GenerativeModel, compile_step: bool
-) -> list[Estimator]:
+def _estimators(section: str, nodes: Sequence[Node], compile_step: bool) -> list[Estimator]:
     estimators = [_build(section, node.build, compile_step=compile_step) for node in nodes]
-    for estimator in estimators:
-        _build(section, estimator.check, model=model)
     labels = [estimator.label for estimator in estimators]
     if len(set(labels)) < len(labels):
         raise BuildError(f"`{section}`: the same estimator is listed twice: {', '.join(labels)}")
     return estimators
 
 
-def _local_plan(
-    config: RunConfig, model: GenerativeModel, compile_step: bool, sizes: Mapping[str, int]
-) -> LocalPlan:
-    options = settle_families(config).local_optimisation
+def _check_estimators(
+    section: str, estimators: Sequence[Estimator], model: GenerativeModel, posterior: Chain
+) -> None:
+    for estimator in estimators:
+        _build(section, estimator.check, model=model, posterior=posterior)
+
+
+def _local_plan(config: RunConfig, vae: VAE, compile_step: bool) -> LocalPlan:
+    model, options = vae.model, settle_families(config).local_optimisation
+    sizes = {"latent_dim": model.latent_dim, "num_features": vae.encoder.num_features}
     section = "local_optimisation.estimator"
-    (estimator,) = _estimators(section, [options.estimator], model, compile_step)
+    (estimator,) = _estimators(section, [options.estimator], compile_step)
     if not estimator.measures_posterior:
         raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
     families = []
@@ -192,6 +193,7 @@ def _local_plan(
         with isolated(stream), MemoryBudget(physical_memory()):
             section = f"local_optimisation.families.{label}"
             posterior = _build(section, node.build, **sizes)
+        _check_estimators("local_optimisation.estimator", [estimator], model, posterior)
         families.append(Family(label, posterior, label == options.own))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:
