@@ -109,6 +109,7 @@ def _of_data(method: str) -> Form:
 
 FORMS: Mapping[str, Form] = {
     "importance": _importance,
+    "exact_draws": lambda options: (f"draws-{options.pop('num_samples')}", []),
     "ais": _annealed("AIS"),
     "bdmc": _annealed("BDMC"),
     "combined": _several("combined"),
