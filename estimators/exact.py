@@ -36,4 +36,4 @@ class Exact(Estimator):
         stats = {}
         if model.has_factorised_bound:
             stats["best_factorised_elbo"] = Quantity(model.factorised_bound(x), none)
-        return Estimate(Quantity(log_px, none), stats)
+        return Estimate(Quantity(log_px, none + model.log_px_error), stats)
