@@ -15,7 +15,7 @@ from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from utils.registry import Entry, Registry
 
-LEFT_OUT = ("combined", "max", "exact")
+LEFT_OUT = ("combined", "max", "exact", "exact_draws")
 
 
 class _Others(Registry[Estimator]):

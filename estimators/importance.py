@@ -96,6 +96,13 @@ class ImportanceSampling(Estimator):
         self.chunk_size = chunk_size
         self.settings = {"num_samples": num_samples}
 
+    def check(self, model: GenerativeModel, posterior: Chain) -> None:
+        """Refuse draws that depend on each other."""
+        try:
+            posterior.check_independent()
+        except ValueError as error:
+            raise ValueError(f"estimator `importance`: {error}; measure by `particles`") from error
+
     @property
     def has_halves(self) -> bool:
         """One draw has none."""

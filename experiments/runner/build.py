@@ -110,7 +110,8 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     optimise = config.training.optimiser.build
     _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
     loss = _build("loss", config.loss.build)
-    _build("loss", loss.check, posterior=posterior)
+    if "train" in config.phases:
+        _build("loss", loss.check, posterior=posterior)
     _check_trained(config, loss, model)
     compile_step = config.runtime.compile == "on"
     section = "evaluation.estimators"

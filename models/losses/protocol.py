@@ -140,8 +140,9 @@ class Loss(ABC):
         """Warm-up weight at an epoch (counted from 1); 1 without warm-up."""
         return 1.0 if self.warmup is None else self.warmup.weight(epoch)
 
-    def check(self, posterior: Chain) -> None:  # noqa: B027 - an empty hook
+    def check(self, posterior: Chain) -> None:
         """Raise ValueError where the loss does not apply to ``posterior``."""
+        posterior.check_independent()
 
     def caution(self, posterior: Chain) -> str | None:
         """What a person should know who trains ``posterior`` by this loss; None: nothing."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.posteriors.particles import resampled
 from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
 from models.posteriors.protocol import Density, Move, Stage, State, Transition
@@ -67,6 +68,9 @@ class Chain(Composite):
     """
 
     transitions: Sequence[Transition]
+    resample_below: float | None = None
+    """The effective share of S draws below which they are resampled after a move that looks at its
+    target; then they depend on each other, and all S of them are one draw. None: never."""
 
     def __init__(
         self,
@@ -159,6 +163,8 @@ class Chain(Composite):
                 stage = stage.detach()
             move = step.transition(stage.state, step.context, step.target(path))
             stage = stage.after(move)
+            if self.resample_below is not None and step.transition.uses_target:
+                stage = resampled(stage, step.target(path), self.resample_below)
             yield stage
 
     def _steps(self, slices: list[Tensor], shared: Tensor) -> list[_Step]:
@@ -227,8 +233,18 @@ class Chain(Composite):
             state, log_w = move.state, log_w - move.log_ratio
         return log_w - path.start(state.z)
 
+    def check_independent(self) -> None:
+        """Raise ValueError where the S draws of a datum depend on each other."""
+        if self.resample_below is not None:
+            raise ValueError(
+                "these draws are resampled (`particles`), so that they depend on each other, and "
+                "independent ones are needed; take the chain as it is without `particles`, whose "
+                "weights `initialise` can give to a run with it"
+            )
+
     def check_reversible(self) -> None:
         """Raise ValueError, with the place, unless the chain can be read backwards."""
+        self.check_independent()
         for index, transition in enumerate(self.transitions):
             if not transition.reversible:
                 name = type(transition).__name__
