@@ -26,6 +26,7 @@ from models import dynamics
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from models.posteriors.paths import Differentiator, SlopedPath, Target
+from models.resampling import systematic
 from utils.compiled import has_compiler
 from utils.precision import in_bf16
 from utils.types import Fraction, PositiveFloat, PositiveInt
@@ -270,9 +271,7 @@ def _resample(log_w: Tensor, log_z: Tensor, below: float) -> tuple[Tensor, Tenso
     weights = log_w.softmax(0)
     uneven = weights.square().sum(0) * below * num_chains > 1  # (B,)
     own = torch.arange(num_chains, device=log_w.device)[:, None]
-    positions = (own + torch.rand_like(log_z)) / num_chains  # (C, B)
-    heirs = torch.searchsorted(weights.cumsum(0).T.contiguous(), positions.T.contiguous()).T
-    chosen = torch.where(uneven, heirs.clamp_max(num_chains - 1), own)
+    chosen = torch.where(uneven, systematic(weights), own)
     log_mean = log_w.logsumexp(0) - math.log(num_chains)
     log_z = torch.where(uneven, log_z + log_mean, log_z)
     return chosen, log_w.masked_fill(uneven, 0.0), log_z

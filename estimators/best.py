@@ -15,7 +15,7 @@ from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from utils.registry import Entry, Registry
 
-LEFT_OUT = ("combined", "max", "exact")
+LEFT_OUT = ("combined", "max", "exact", "exact_draws")
 
 
 class _Others(Registry[Estimator]):
@@ -45,10 +45,10 @@ class _OfSeveral(Estimator):
                 message = f"estimator `{self.name}`: {estimator.label} needs simulated data"
                 raise ValueError(message)
 
-    def check(self, model: GenerativeModel) -> None:
+    def check(self, model: GenerativeModel, posterior: Chain) -> None:
         """Refuse what one of them refuses."""
         for estimator in self.of:
-            estimator.check(model)
+            estimator.check(model, posterior)
 
     def _estimates(
         self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor

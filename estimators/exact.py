@@ -16,7 +16,7 @@ class Exact(Estimator):
 
     name = "exact"
 
-    def check(self, model: GenerativeModel) -> None:
+    def check(self, model: GenerativeModel, posterior: Chain) -> None:
         """Refuse models without a closed form."""
         if not model.has_exact_log_px:
             raise ValueError(f"estimator `exact`: {type(model).__name__} has no exact log p(x)")
@@ -36,4 +36,4 @@ class Exact(Estimator):
         stats = {}
         if model.has_factorised_bound:
             stats["best_factorised_elbo"] = Quantity(model.factorised_bound(x), none)
-        return Estimate(Quantity(log_px, none), stats)
+        return Estimate(Quantity(log_px, none + model.log_px_error), stats)

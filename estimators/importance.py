@@ -20,7 +20,7 @@ SMALLEST_EXCEEDANCE = 1e-300  # of a tail weight, the largest being 1: float64 e
 EQUAL_WEIGHTS = 0.01  # nats; float32 rounds log p(x) of -10,000 nats to some 0.001
 
 
-class _Moments:
+class Moments:
     """Running log-moments of log weights (S, B), chunk after chunk, in float64."""
 
     def __init__(self, num_data: int, device: torch.device) -> None:
@@ -96,6 +96,13 @@ class ImportanceSampling(Estimator):
         self.chunk_size = chunk_size
         self.settings = {"num_samples": num_samples}
 
+    def check(self, model: GenerativeModel, posterior: Chain) -> None:
+        """Refuse draws that depend on each other."""
+        try:
+            posterior.check_independent()
+        except ValueError as error:
+            raise ValueError(f"estimator `importance`: {error}; measure by `particles`") from error
+
     @property
     def has_halves(self) -> bool:
         """One draw has none."""
@@ -112,7 +119,7 @@ class ImportanceSampling(Estimator):
     ) -> Estimate:
         """See ``Estimator``."""
         log_joint = model.log_joint(x)
-        whole, *halves = (_Moments(len(x), x.device) for _ in range(3))
+        whole, *halves = (Moments(len(x), x.device) for _ in range(3))
         # One piece: many small ones among the chunks would keep their memory from being reused.
         size = min(self.num_samples, K_HAT_DRAWS)
         first_draws = torch.empty(size, len(x), dtype=torch.float64, device=x.device)
@@ -130,17 +137,18 @@ class ImportanceSampling(Estimator):
             "elbo": whole.elbo,
             "ess": Quantity(whole.ess),
             "k_hat": Quantity(k_hat),
-            "reliable": _reliable(k_hat, whole.count),
+            "reliable": reliable(k_hat, whole.count),
         }
         if self.has_halves:
             for first, (name, half) in enumerate(zip("ab", halves, strict=True)):
                 k_hat = pareto_k_hat(first_draws[first::2])
                 stats[f"log_px_{name}"] = half.log_px
-                stats[f"reliable_{name}"] = _reliable(k_hat, half.count)
+                stats[f"reliable_{name}"] = reliable(k_hat, half.count)
         return Estimate(whole.log_px, stats)
 
 
-def _reliable(k_hat: Tensor, num_draws: int) -> Quantity:
+def reliable(k_hat: Tensor, num_draws: int) -> Quantity:
+    """1 where weights with this k-hat (B,) can be believed, else 0."""
     return Quantity((k_hat <= largest_reliable_k_hat(num_draws)).double())
 
 

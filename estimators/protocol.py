@@ -61,8 +61,8 @@ class Estimator(ABC):
         """
         return False
 
-    def check(self, model: GenerativeModel) -> None:  # noqa: B027 - an empty hook
-        """Raise ValueError where the estimator does not apply to ``model``."""
+    def check(self, model: GenerativeModel, posterior: Chain) -> None:  # noqa: B027 - a hook
+        """Raise ValueError where the estimator does not apply to model or posterior."""
 
     @abstractmethod
     def __call__(

@@ -32,6 +32,8 @@ class GenerativeModel(nn.Module, ABC):
     has_x: ClassVar[bool] = True
     has_exact_log_px: ClassVar[bool] = False
     has_factorised_bound: ClassVar[bool] = False
+    execution_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that say where its data lie: no part of a run's identity."""
 
     def __init__(self, latent_dim: int, x_shape: Sequence[int]) -> None:
         super().__init__()
@@ -82,6 +84,11 @@ class GenerativeModel(nn.Module, ABC):
         Raises ValueError for a model without a closed form.
         """
         raise ValueError(f"{type(self).__name__} has no exact log p(x); estimate it instead")
+
+    @property
+    def log_px_error(self) -> float:
+        """Standard error of ``log_px``: 0 unless it was itself computed by sampling."""
+        return 0.0
 
     def factorised_bound(self, x: Tensor) -> Tensor:
         """Best ELBO (B,) in float64 of any factorised Gaussian, where ``has_factorised_bound``.

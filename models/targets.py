@@ -79,6 +79,10 @@ class Mixture(Unconditional):
         logs = self.log_mode(z[..., None, :] - self.places)  # (..., number of modes)
         return logs.logsumexp(-1) - math.log(len(self.places))
 
+    def modes_of(self, z: Tensor) -> tuple[Tensor, int]:
+        """The nearest place, which with equal weights and forms is the likeliest."""
+        return torch.cdist(z, self.places).argmin(-1), len(self.places)
+
     def draw(self, num_samples: int) -> Tensor:
         """See ``Unconditional``."""
         modes = torch.randint(len(self.places), (num_samples,), device=self.places.device)

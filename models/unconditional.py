@@ -22,6 +22,8 @@ class Unconditional(GenerativeModel, ABC):
 
     has_x = False
     has_exact_log_px = True
+    has_draws: bool = True
+    """Whether ``draw`` knows how."""
     prior_scale: Tensor
 
     def __init__(self, latent_dim: int, x_shape: Sequence[int], prior_scale: float) -> None:
@@ -39,9 +41,16 @@ class Unconditional(GenerativeModel, ABC):
     def log_z(self) -> float:
         """log Z = log ∫ f(z) dz in nats."""
 
-    @abstractmethod
     def draw(self, num_samples: int) -> Tensor:
-        """z (N, D) from f/Z."""
+        """z (N, D) from f/Z. Raises ValueError unless it ``has_draws``."""
+        raise ValueError(f"{type(self).__name__} cannot be drawn from")
+
+    def modes_of(self, z: Tensor) -> tuple[Tensor, int] | None:
+        """The mode that each z (..., D) is in, and how many modes of equal weights there are.
+
+        None where there are none such.
+        """
+        return None
 
     def log_prior(self, z: Tensor) -> Tensor:
         """log N(z; 0, prior_scale² I) (S, B)."""

@@ -206,11 +206,11 @@ class Run:
         """
         plain = {"compile_step": False, "rounded_forces": False}
         measure = self._component(estimators, estimator).build(**plain)
-        measure.check(self.model)
+        posterior = self.posterior if at is None else at.posterior
+        measure.check(self.model, posterior)
         if measure.simulates:
             raise ValueError(f"{measure.label} measures data that it draws itself; use a run")
         data = self._tensor(x)
-        posterior = self.posterior if at is None else at.posterior
         context = self.context(data) if at is None else at.context
         if at is not None:
             batch_size = len(data)  # the optimum has a copy of the weights for each of them

@@ -333,8 +333,8 @@ def test_the_maximum_wants_several_that_need_no_simulated_data():
 
 def test_the_maximum_checks_its_parts():
     class Refusing(Fixed):
-        def check(self, model) -> None:
+        def check(self, model, posterior) -> None:
             raise ValueError("not for this model")
 
     with pytest.raises(ValueError, match="not for this model"):
-        Best(of=[Fixed("a"), Refusing("b")]).check(LinearGaussian((1, 1, 3)))
+        Best(of=[Fixed("a"), Refusing("b")]).check(LinearGaussian((1, 1, 3)), gaussian(2))

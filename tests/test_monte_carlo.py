@@ -16,7 +16,8 @@ from models.generative import LinearGaussian
 from models.losses import ELBO, IWAE, linear_warmup
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian, StandardNormal
-from models.posteriors.langevin import Langevin, MetropolisHamiltonian, MetropolisLangevin
+from models.posteriors.langevin import Langevin
+from models.posteriors.metropolis import MetropolisHamiltonian, MetropolisLangevin
 from models.posteriors.monte_carlo import annealed_mala, langevin
 from models.posteriors.paths import Remembered
 from models.posteriors.protocol import State

@@ -52,8 +52,13 @@ def test_config_errors_all_at_once(tmp_path, capsys):
              "training.schedule={name: plateau}"],
             "`training.schedule`: `plateau` looks at validation",
         ),
+        (["loss={name: log_variance}"], "has weights to learn; keep them by `training.fixed"),
+        (
+            ["loss={name: log_variance}", "training.fixed=[model]", "posterior={name: planar}"],
+            "`loss`: log_variance takes densities of moves",
+        ),
     ],
-    ids=["exact", "shape", "twice", "no validation", "no plateau"],
+    ids=["exact", "shape", "twice", "no validation", "no plateau", "no learner", "no density"],
 )  # fmt: skip
 def test_impossible_combinations_fail_before_training(tmp_path, capsys, assignments, words):
     arguments = ["-config", QUICKSTART, "-set", "training.epochs=1", *assignments]

@@ -118,31 +118,6 @@ def test_costs_a_gradient_a_step_and_one_more(make):
     assert len(calls) == 4
 
 
-def test_backwards_from_exact_draws_the_inverse_weights_have_mean_one_over_z():
-    """E[1/w] = 1/Z over the chain read backwards from draws of f/Z, here in one dimension.
-
-    Such a chain is DDS's own reverse, N(a z', b²), and its weight that of the forward draw of
-    the same path. f = 3 N(0, 1.3²), wider than the base, so that inverse weights are light.
-    """
-    posterior = perturbed(dds(1, hidden=[4], num_steps=4, sees_score=False), scale=0.05)
-    context = initial(posterior, 1)
-    z, log_q = 1.3 * normal(40_000, 1, 1), torch.zeros(40_000, 1).double()
-    log_f = _log_normal(z / 1.3) + math.log(3 / 1.3)
-    with torch.no_grad():
-        for transition in reversed(list(posterior.transitions)):
-            assert isinstance(transition, ControlledGaussian)
-            n, noise = transition.numbers, torch.randn_like(z)
-            before = n.keep_back * z + n.scale_back * noise
-            push = n.push * transition.control(before, context, transition.step)
-            ahead = (z - n.keep * before - push) / n.scale
-            log_q += 0.5 * (noise.square() - ahead.square()).sum(-1)
-            z = before
-        inverse = (log_q + _log_normal(z) - log_f).exp()
-    error = inverse.std() / math.sqrt(len(inverse))
-    assert error < 0.02
-    assert (inverse.mean() - 1 / 3).abs() < 4.5 * error
-
-
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="`pushed` is for a net; give `hidden`"):
         refresh(2, pushed="both")

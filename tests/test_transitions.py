@@ -114,8 +114,17 @@ def every(cases: list[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("case", "latent_dim"), sized)
 
 
+def find(case: Case) -> Transition:
+    """The transition as it is built."""
+    node = make_node(transitions, {"name": case.name, **case.options})
+    transition: Transition = node.build(latent_dim=case.latent_dims[0])
+    return transition
+
+
 every_transition = every(CASES)
 every_bijection = every([case for case in CASES if case.bijective])
+every_with_density = every([case for case in CASES if find(case).has_density])
+every_reversible = every([case for case in CASES if find(case).reversible])
 
 
 def build(case: Case, latent_dim: int) -> Transition:
@@ -235,3 +244,51 @@ def test_second_derivatives_are_right(case: Case, latent_dim: int):
     inputs = (vector, context)
     assert torch.autograd.gradcheck(outputs, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(outputs, inputs, fast_mode=True)
+
+
+@every_with_density
+def test_a_move_has_the_score_that_it_told(case: Case, latent_dim: int):
+    transition = build(case, latent_dim)
+    context, state = make_context(transition, 3), make_state(case, latent_dim, 2, 3)
+    move = transition(state, context, make_target())
+    torch.testing.assert_close(
+        transition.score(state, move.state, context, make_target()), move.log_ratio
+    )
+
+
+@every_with_density
+def test_scores_are_smooth_in_the_context(case: Case, latent_dim: int):
+    transition = build(case, latent_dim)
+    context, state = make_context(transition, 3), make_state(case, latent_dim, 2, 3)
+    if context.numel() == 0:
+        return
+    after = transition(state, context, make_target()).state.detach()
+
+    def score(context: Tensor) -> Tensor:
+        return transition.score(state, after, context, make_target())
+
+    assert torch.autograd.gradcheck(score, context.requires_grad_(), fast_mode=True)
+
+
+@every_reversible
+def test_a_retraced_move_has_the_log_ratio_of_the_way_there(case: Case, latent_dim: int):
+    transition = build(case, latent_dim)
+    context, state = make_context(transition, 3), make_state(case, latent_dim, 2, 3)
+    after = transition(state, context, make_target()).state
+    back = transition.retrace(after, context, make_target())
+    assert joined(back.state).shape == joined(state).shape
+    if transition.has_density:
+        there = transition.score(back.state, after, context, make_target())
+        torch.testing.assert_close(back.log_ratio, there)
+    elif case.bijective:
+        torch.testing.assert_close(joined(back.state), joined(state))
+        again = transition(back.state, context, make_target())
+        torch.testing.assert_close(back.log_ratio, again.log_ratio)
+
+
+def test_what_has_no_density_or_no_way_back_says_so():
+    flow, state = build(CASES[0], 2), State(torch.zeros(1, 1, 2))
+    with pytest.raises(TypeError, match="Planar have no density"):
+        flow.score(state, state, torch.zeros(1, 0), make_target())
+    with pytest.raises(TypeError, match="Planar cannot be read backwards"):
+        flow.retrace(state, torch.zeros(1, 0), make_target())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -107,16 +107,19 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     """
     with isolated(derive(config.seed, "initialisation")), MemoryBudget(physical_memory()):
         vae = _networks(config, x_shape)
-    model, encoder, posterior = vae.model, vae.encoder, vae.posterior
+    model, posterior = vae.model, vae.posterior
     optimise = config.training.optimiser.build
     _build("training.optimiser", optimise, parameters=[nn.Parameter(torch.zeros(1))])  # tried
     loss = _build("loss", config.loss.build)
-    _build("loss", loss.check, posterior=posterior)
-    estimators = _estimators("evaluation.estimators", config, model, config.evaluation.estimators)
+    if "train" in config.phases:
+        _build("loss", loss.check, posterior=posterior)
+    _check_trained(config, loss, model)
+    section = "evaluation.estimators"
+    estimators = _estimators(section, config, config.evaluation.estimators)
+    _check_estimators(section, estimators, model, posterior)
     local = None
     if "local_optimisation" in config.phases:
-        sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
-        local = _local_plan(config, model, sizes)
+        local = _local_plan(config, vae)
     return Built(vae, loss, estimators, local)
 
 
@@ -142,32 +145,52 @@ def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: En
         raise BuildError(f"`encoder`: {name} has no x to encode; take {{name: constant}}")
 
 
+def _check_trained(config: RunConfig, loss: Loss, model: GenerativeModel) -> None:
+    """Raise BuildError where a loss is to train a model that it cannot train."""
+    if (
+        loss.trains_model
+        or "train" not in config.phases
+        or "model" in (config.training.fixed or ())
+    ):
+        return
+    if any(weight.requires_grad for weight in model.parameters()):
+        raise BuildError(
+            f"`loss`: {config.loss.name} trains the posterior alone, and the model "
+            f"{config.model.name} has weights to learn; keep them by `training.fixed: [model]` "
+            "(as `initialise` gives them), or take another loss"
+        )
+
+
 def settle_families(config: RunConfig) -> RunConfig:
     """``with_own_family``. Raises BuildError where its label stands for another family."""
     return _build("local_optimisation", with_own_family, config=config)
 
 
-def _estimators(
-    section: str, config: RunConfig, model: GenerativeModel, nodes: Sequence[Node]
-) -> list[Estimator]:
+def _estimators(section: str, config: RunConfig, nodes: Sequence[Node]) -> list[Estimator]:
     runtime = config.runtime
     means = {
         "compile_step": {"off": False, "on": True, "auto": None}[runtime.compile],
         "rounded_forces": rounds_forces(runtime),
     }
     estimators = [_build(section, node.build, **means) for node in nodes]
-    for estimator in estimators:
-        _build(section, estimator.check, model=model)
     labels = [estimator.label for estimator in estimators]
     if len(set(labels)) < len(labels):
         raise BuildError(f"`{section}`: the same estimator is listed twice: {', '.join(labels)}")
     return estimators
 
 
-def _local_plan(config: RunConfig, model: GenerativeModel, sizes: Mapping[str, int]) -> LocalPlan:
-    options = settle_families(config).local_optimisation
+def _check_estimators(
+    section: str, estimators: Sequence[Estimator], model: GenerativeModel, posterior: Chain
+) -> None:
+    for estimator in estimators:
+        _build(section, estimator.check, model=model, posterior=posterior)
+
+
+def _local_plan(config: RunConfig, vae: VAE) -> LocalPlan:
+    model, options = vae.model, settle_families(config).local_optimisation
+    sizes = {"latent_dim": model.latent_dim, "num_features": vae.encoder.num_features}
     section = "local_optimisation.estimator"
-    (estimator,) = _estimators(section, config, model, [options.estimator])
+    (estimator,) = _estimators(section, config, [options.estimator])
     if not estimator.measures_posterior:
         raise BuildError(f"`{section}`: {estimator.label} gives no bound of q*; take `importance`")
     families = []
@@ -176,6 +199,7 @@ def _local_plan(config: RunConfig, model: GenerativeModel, sizes: Mapping[str, i
         with isolated(stream), MemoryBudget(physical_memory()):
             section = f"local_optimisation.families.{label}"
             posterior = _build(section, node.build, **sizes)
+        _check_estimators("local_optimisation.estimator", [estimator], model, posterior)
         families.append(Family(label, posterior, label == options.own))
     loss = None if options.loss is None else _build("local_optimisation.loss", options.loss.build)
     if loss is not None and loss.warmup is not None:

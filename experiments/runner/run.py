@@ -114,7 +114,9 @@ def _settle_data(config: RunConfig) -> RunConfig:
 
 def _data_locations(config: RunConfig) -> list[str]:
     """Options that say where data lies, which is no science."""
-    return [f"data.{name}" for name in make_dataset(config).execution_options]
+    of_model = getattr(config.model.entry.factory, "execution_options", ())
+    of_data = make_dataset(config).execution_options
+    return [*(f"data.{name}" for name in of_data), *(f"model.{name}" for name in of_model)]
 
 
 def execute(identified: Identified, destination: Destination, console: Console) -> RunRecord:

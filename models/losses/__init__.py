@@ -3,6 +3,7 @@
 from models.losses.annealing import cyclical_warmup, linear_warmup
 from models.losses.avo import AVO
 from models.losses.bounds import ELBO, IWAE
+from models.losses.log_variance import LogVariance
 from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "IWAE",
     "Bound",
     "LogTerms",
+    "LogVariance",
     "Loss",
     "Warmup",
     "Weight",

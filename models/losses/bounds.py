@@ -108,6 +108,7 @@ class ELBO(Sampled):
 
     def check(self, posterior: Chain) -> None:
         """Raise ValueError for what needs a base with a known entropy, or independent numbers."""
+        super().check(posterior)
         if self.free_bits is not None:
             self.free_bits.check(posterior)
         if not self.analytic:
@@ -203,6 +204,7 @@ class IWAE(Sampled):
 
     def check(self, posterior: Chain) -> None:
         """Raise ValueError for ``dreg`` with a posterior that makes discrete choices."""
+        super().check(posterior)
         if self.square_weights and posterior.makes_choices:
             raise ValueError(
                 "`gradient: dreg` is for reparameterised draws, and this posterior makes discrete "

@@ -133,13 +133,16 @@ class Loss(ABC):
     warmup: Warmup | None = None
     sees_batches: bool = False
     """Whether the loss of a datum depends on the others of its minibatch."""
+    trains_model: bool = True
+    """Whether the model's weights get gradients."""
 
     def weight(self, epoch: int) -> float:
         """Warm-up weight at an epoch (counted from 1); 1 without warm-up."""
         return 1.0 if self.warmup is None else self.warmup.weight(epoch)
 
-    def check(self, posterior: Chain) -> None:  # noqa: B027 - an empty hook
+    def check(self, posterior: Chain) -> None:
         """Raise ValueError where the loss does not apply to ``posterior``."""
+        posterior.check_independent()
 
     def caution(self, posterior: Chain) -> str | None:
         """What a person should know who trains ``posterior`` by this loss; None: nothing."""

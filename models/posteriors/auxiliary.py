@@ -67,6 +67,9 @@ def partner_of(state: State, size: int) -> Tensor:
 class OfPartner(Composite, Transition):
     """A transition that is made by a density of the partner, whose numbers are its own."""
 
+    has_density = True
+    reversible = True
+
     def __init__(self, *, density: Annotated[Density, conditionals]) -> None:
         super().__init__()
         self.density = density
@@ -89,6 +92,15 @@ class Lift(OfPartner):
         v, log_q, excess = self.density.sample(state.z, context)
         return Move(State(state.z, v), log_q, excess=excess)
 
+    def score(self, before: State, after: State, context: Tensor, target: Target) -> Tensor:
+        """See ``Transition``."""
+        return self.density.log_prob(partner_of(after, self.density.size), before.z, context)
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``: nothing is drawn."""
+        before = State(state.z)
+        return Move(before, self.score(before, state, context, target))
+
 
 @transitions.register("drop")
 class Drop(OfPartner):
@@ -101,6 +113,15 @@ class Drop(OfPartner):
         """See ``Transition``. Raises ValueError when there is no partner of r's size."""
         v = partner_of(state, self.density.size)
         return Move(State(state.z), -self.density.log_prob(v, state.z, context))
+
+    def score(self, before: State, after: State, context: Tensor, target: Target) -> Tensor:
+        """See ``Transition``."""
+        return self(before, context, target).log_ratio
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``."""
+        v, log_r, _ = self.density.sample(state.z, context)
+        return Move(State(state.z, v), -log_r)
 
 
 @transitions.register("partner_coupling")

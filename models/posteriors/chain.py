@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from copy import copy
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from models.posteriors.particles import resampled
 from models.posteriors.parts import Composite, Part
 from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
-from models.posteriors.protocol import Density, Stage, State, Transition
+from models.posteriors.protocol import Density, Move, Stage, State, Transition
 from models.posteriors.schedules import Schedule
 
 
@@ -36,6 +39,19 @@ def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
     return torch.cat([own, shared], dim=-1) if transition.uses_shared else own
 
 
+class _Step(NamedTuple):
+    """A transition with the context that it gets, and b where it sees its target under one."""
+
+    transition: Transition
+    context: Tensor
+    beta: Tensor | None
+
+    def target(self, path: GeometricPath) -> Target:
+        if not self.transition.uses_target:
+            return UNSEEN
+        return path.end if self.beta is None else path.at(self.beta)
+
+
 class Chain(Composite):
     """``z0 ~ base(. | context)``, then one transition after the other.
 
@@ -52,6 +68,9 @@ class Chain(Composite):
     """
 
     transitions: Sequence[Transition]
+    resample_below: float | None = None
+    """The effective share of S draws below which they are resampled after a move that looks at its
+    target; then they depend on each other, and all S of them are one draw. None: never."""
 
     def __init__(
         self,
@@ -139,16 +158,97 @@ class Chain(Composite):
         yield stage
         if detach:
             shared = shared.detach()
-        betas = iter(() if self.schedule is None else self.schedule(slices.pop())[1:-1])
-        for transition, part in zip(self.transitions, slices, strict=True):
+        for step in self._steps(slices, shared):
             if detach:
                 stage = stage.detach()
-            target: Target = UNSEEN
-            if transition.uses_target:
-                target = path.end if self.schedule is None else path.at(next(betas))
-            move = transition(stage.state, _joined(transition, part, shared), target)
+            move = step.transition(stage.state, step.context, step.target(path))
             stage = stage.after(move)
+            if self.resample_below is not None and step.transition.uses_target:
+                stage = resampled(stage, step.target(path), self.resample_below)
             yield stage
+
+    def _steps(self, slices: list[Tensor], shared: Tensor) -> list[_Step]:
+        """Each transition with what it gets out of the context but for the base's slice."""
+        betas = None if self.schedule is None else iter(self.schedule(slices.pop())[1:-1])
+        return [
+            _Step(
+                transition,
+                _joined(transition, part, shared),
+                next(betas) if betas is not None and transition.uses_target else None,
+            )
+            for transition, part in zip(self.transitions, slices, strict=True)
+        ]
+
+    def along_constant_paths(
+        self, context: Tensor, log_joint: LogDensity, num_samples: int = 1
+    ) -> Iterator[Stage]:
+        """``stages`` whose draws are constants: log_q is a function of context and weights there.
+
+        Its gradient is the score of the whole path, of first order: what the target says is a
+        constant too. Of each step no more is kept than z and the target's gradient at it; what
+        nets hold is computed again on the way back. Every transition must have a density.
+        """
+        own, *slices, shared = self.split(context)
+        nothing = context.new_empty(num_samples, len(context), 0)
+        log_base = self._log_base(own)
+        path = GeometricPath(log_base, log_joint)
+        with torch.no_grad():
+            state = State(self.base.sample(nothing, own).z)
+        stage = Stage(state, log_base(state.z), path)
+        yield stage
+        for step in self._steps(slices, shared):
+            with torch.no_grad():
+                move = step.transition(stage.state, step.context, step.target(path))
+            # Knows both ends of this step for good, and the base's density as a function.
+            here = GeometricPath(log_base, log_joint)
+            here.end = copy(path.end)
+            if step.beta is not None:
+                for z in (stage.state.z, move.state.z):
+                    here.start.evaluate(z)
+            log_ratio = checkpoint(
+                *(step.transition.score, stage.state, move.state, step.context),
+                step.target(here),
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            stage = stage.after(Move(move.state, log_ratio, stats=move.stats))
+            yield stage
+
+    def log_w_backwards(self, context: Tensor, log_joint: LogDensity, z: Tensor) -> Tensor:
+        """log w (S, B) of the chain read backwards from z (S, B, D).
+
+        Where z is an exact draw from p(z|x), E[1/w] = 1/p(x) and E[log w] is no less than
+        log p(x): Jensen's inequality the other way round. Raises ValueError unless all
+        transitions are ``reversible``.
+        """
+        self.check_reversible()
+        own, *slices, shared = self.split(context)
+        path = GeometricPath(self._log_base(own), log_joint)
+        looks = any(transition.uses_target for transition in self.transitions)
+        # Where it will be looked at, too, it is remembered.
+        log_w = path.end.evaluate(z).log_density if looks else path.end(z)
+        state = State(z)
+        for step in reversed(self._steps(slices, shared)):
+            move = step.transition.retrace(state, step.context, step.target(path))
+            state, log_w = move.state, log_w - move.log_ratio
+        return log_w - path.start(state.z)
+
+    def check_independent(self) -> None:
+        """Raise ValueError where the S draws of a datum depend on each other."""
+        if self.resample_below is not None:
+            raise ValueError(
+                "these draws are resampled (`particles`), so that they depend on each other, and "
+                "independent ones are needed; take the chain as it is without `particles`, whose "
+                "weights `initialise` can give to a run with it"
+            )
+
+    def check_reversible(self) -> None:
+        """Raise ValueError, with the place, unless the chain can be read backwards."""
+        self.check_independent()
+        for index, transition in enumerate(self.transitions):
+            if not transition.reversible:
+                name = type(transition).__name__
+                raise ValueError(f"`transitions[{index}]` ({name}) cannot be read backwards")
 
     def split(self, context: Tensor) -> list[Tensor]:
         """See ``Composite``."""

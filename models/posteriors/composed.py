@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
+
+from torch import nn
 
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Density, Transition, bases, posteriors, transitions
 from models.posteriors.schedules import Schedule, beta_schedules
+from utils.registry import Entry, Registry
 from utils.seeding import isolated
-from utils.types import NonNegativeInt
+from utils.types import Fraction, NonNegativeInt
 
 
 @posteriors.register("chain")
@@ -42,6 +45,41 @@ def chain(
     composed = Chain(base, transitions, shared_size, betas)
     _try_out(composed)
     return composed
+
+
+class _Others(Registry[nn.Module]):
+    """All but that which is made of another: a schema that held itself would have no end."""
+
+    def __iter__(self) -> Iterator[Entry[nn.Module]]:
+        return (entry for entry in posteriors if entry.name != "particles")
+
+    def __getitem__(self, name: str) -> Entry[nn.Module]:
+        return posteriors[name]
+
+
+others = _Others("posteriors", "models.posteriors")
+
+
+@posteriors.register("particles")
+def particles(*, of: Annotated[Chain, others], below: Fraction = 0.5) -> Chain:
+    """Sequential Monte Carlo by the moves of another posterior (Del Moral et al. 2006).
+
+    After each move that looks at a target f the S draws of a datum are resampled, systematically,
+    in proportion to f(z) exp(-log_q), where their effective share is low. The S draws are one
+    then: their mean weight is p(x) in the mean, and no standard error can be had of them. So
+    losses and importance sampling refuse it; the estimator `particles` takes several sets. Weights
+    are those of ``of``, which `initialise` gives; nothing is trained here.
+
+    Args:
+        of: the posterior whose moves are taken.
+        below: effective share of S draws; 1: always, 0: never.
+
+    Raises ValueError where no move looks at a target.
+    """
+    if not any(transition.uses_target for transition in of.transitions):
+        raise ValueError("`of` has no move that looks at a target, after which to resample")
+    of.resample_below = below
+    return of
 
 
 def _try_out(posterior: Chain) -> None:

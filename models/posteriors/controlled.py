@@ -11,16 +11,17 @@ from torch import Tensor
 from models.networks.control import Control
 from models.networks.layers import Activation, Widths
 from models.posteriors.auxiliary import partner_of
-from models.posteriors.langevin import LangevinStep, Proposal, told
+from models.posteriors.gaussian_step import GaussianStep, Kernel
+from models.posteriors.langevin import UnadjustedLangevin, told
 from models.posteriors.paths import Point, Target
-from models.posteriors.protocol import Move, State, Transition, transitions
+from models.posteriors.protocol import Move, State, transitions
 from models.posteriors.step_sizes import StepSizes, step_sizes
 from utils.types import NonNegativeInt
 
 Pushed = Literal["reverse", "both"]
 
 
-class ControlledLangevin(LangevinStep):
+class ControlledLangevin(UnadjustedLangevin):
     """Langevin step with learned drifts: z' = z + η (∇log f(z) + u_k(z)) + sqrt(2 η) ξ.
 
     Its reverse is N(z' + η (∇log f(z') + r(z')), 2 η). With ``pushed: reverse`` u = 0 and
@@ -48,24 +49,30 @@ class ControlledLangevin(LangevinStep):
         self.control, self.step, self.pushed = control, step, pushed
         self.uses_shared = control.shared_size > 0
 
-    def _push(self, point: Point, h: Tensor, step: int) -> Tensor:
-        return self.control(point.z, h, step, point.gradient)
+    def _push(self, point: Point, context: Tensor, step: int) -> Tensor:
+        h = context[:, self.context_size :]
+        push: Tensor = self.control(point.z, h, step, point.gradient)
+        return push
+
+    def ahead(self, start: Point, context: Tensor) -> Tensor:
+        """See ``LangevinStep``."""
+        if self.pushed == "reverse":
+            return start.gradient
+        return start.gradient + self._push(start, context, self.step)
+
+    def behind(self, end: Point, context: Tensor) -> Tensor:
+        """See ``LangevinStep``."""
+        if self.pushed == "reverse":
+            return end.gradient + self._push(end, context, self.step)
+        return end.gradient - self._push(end, context, self.step + 1)
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
-        size, h = self.size(context), context[:, self.context_size :]
-        start, noise = target.evaluate(state.z), torch.randn_like(state.z)
-        ahead = start.gradient
-        if self.pushed == "both":
-            ahead = ahead + self._push(start, h, self.step)
-        end = target.evaluate(state.z + size * ahead + (2 * size).sqrt() * noise)
-        if self.pushed == "both":
-            behind = end.gradient - self._push(end, h, self.step + 1)
-        else:
-            behind = end.gradient + self._push(end, h, self.step)
-        move = Proposal(start, end, noise, (0.5 * size).sqrt() * (ahead + behind))
+        move = self.propose(state.z, context, target)
         acceptance = (move.gain - move.log_ratio).clamp(max=0).exp()
-        return Move(state._replace(z=end.z), move.log_ratio, stats=told(acceptance, start))
+        return Move(
+            state._replace(z=move.end.z), move.log_ratio, stats=told(acceptance, move.start)
+        )
 
 
 @transitions.register("controlled_langevin")
@@ -101,7 +108,7 @@ def controlled_langevin(
 Rule = Literal["exact", "euler"]
 
 
-class Refresh(Transition):
+class Refresh(GaussianStep):
     """A part of the momentum is drawn anew: v' = c v + s ξ, c learned, not amortised.
 
     ``exact`` has s² = 1 - c², which leaves N(0, I) as it is; ``euler`` has s² = 2 (1 - c), one
@@ -143,23 +150,35 @@ class Refresh(Transition):
         """The sigmoid's inverse of c."""
         return torch.tensor([math.log(self.first / (1 - self.first))])
 
-    def forward(self, state: State, context: Tensor, target: Target) -> Move:
-        """See ``Transition``. Raises ValueError when there is no partner as large as z."""
-        v = partner_of(state, self.latent_dim)
-        kept, lost = context[:, :1].sigmoid(), (-context[:, :1]).sigmoid()  # (B, 1) each
-        variance = 2 * lost if self.rule == "euler" else lost * (1 + kept)
-        scale, h = variance.sqrt(), context[:, 1:]
-        noise, mean = torch.randn_like(v), kept * v
+    def _moments(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept, c, and the variance s² (B, 1)."""
+        kept, lost = context[:, :1].sigmoid(), (-context[:, :1]).sigmoid()
+        return kept, 2 * lost if self.rule == "euler" else lost * (1 + kept)
+
+    def ahead(self, before: State, context: Tensor, target: Target) -> Kernel:
+        """See ``GaussianStep``. Raises ValueError when there is no partner as large as z."""
+        v, (kept, variance) = partner_of(before, self.latent_dim), self._moments(context)
+        mean = kept * v
         if self.control is not None and self.pushed == "both":
-            mean = mean + variance * self._push(state.z, v, h)
-        after = mean + scale * noise
-        behind = kept * after
+            mean = mean + variance * self._push(before.z, v, context[:, 1:])
+        return Kernel(mean, variance.sqrt())
+
+    def behind(self, after: State, context: Tensor, target: Target) -> Kernel:
+        """See ``GaussianStep``."""
+        v, (kept, variance) = partner_of(after, self.latent_dim), self._moments(context)
+        mean = kept * v
         if self.control is not None:
-            push = variance * self._push(state.z, after, h)
-            behind = behind - push if self.pushed == "both" else behind + push
-        back = (v - behind) / scale
-        log_ratio = 0.5 * (back.square() - noise.square()).sum(-1)
-        return Move(State(state.z, after), log_ratio)
+            push = variance * self._push(after.z, v, context[:, 1:])
+            mean = mean - push if self.pushed == "both" else mean + push
+        return Kernel(mean, variance.sqrt())
+
+    def changed(self, state: State) -> Tensor:
+        """See ``GaussianStep``: the momentum."""
+        return partner_of(state, self.latent_dim)
+
+    def put(self, state: State, value: Tensor) -> State:
+        """See ``GaussianStep``."""
+        return state._replace(v=value)
 
     def _push(self, z: Tensor, v: Tensor, h: Tensor) -> Tensor:
         assert self.control is not None
@@ -222,7 +241,7 @@ class Numbers(NamedTuple):
     precision: float = 0.0
 
 
-class ControlledGaussian(Transition):
+class ControlledGaussian(GaussianStep):
     """A step of a diffusion sampler: Gaussian kernels both ways, whose drifts are learned.
 
     log_ratio = log F(z'|z) - log B(z|z'), of the kernels themselves: the cost forms of the
@@ -258,17 +277,16 @@ class ControlledGaussian(Transition):
         push: Tensor = net(z, h, step, score)
         return push
 
-    def forward(self, state: State, context: Tensor, target: Target) -> Move:
-        """See ``Transition``."""
-        n, z, noise = self.numbers, state.z, torch.randn_like(state.z)
-        mean = n.keep * z + n.push * self._push(self.control, z, context, self.step, target)
-        after = mean + n.scale * noise
-        behind = n.keep_back * after
+    def ahead(self, before: State, context: Tensor, target: Target) -> Kernel:
+        """See ``GaussianStep``."""
+        n, z = self.numbers, before.z
+        push = self._push(self.control, z, context, self.step, target)
+        return Kernel(n.keep * z + n.push * push, z.new_tensor(n.scale))
+
+    def behind(self, after: State, context: Tensor, target: Target) -> Kernel:
+        """See ``GaussianStep``."""
+        n, z = self.numbers, after.z
+        mean = n.keep_back * z
         if self.back is not None:
-            behind = behind + n.push_back * self._push(
-                self.back, after, context, self.step + 1, target
-            )
-        back = (z - behind) / n.scale_back
-        log_scales = self.latent_dim * math.log(n.scale_back / n.scale)
-        log_ratio = 0.5 * (back.square() - noise.square()).sum(-1) + log_scales
-        return Move(state._replace(z=after), log_ratio)
+            mean = mean + n.push_back * self._push(self.back, z, context, self.step + 1, target)
+        return Kernel(mean, z.new_tensor(n.scale_back))

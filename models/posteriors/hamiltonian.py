@@ -96,6 +96,7 @@ class Dynamics(Composite, Transition, ABC):
     """
 
     uses_target = True
+    reversible = True
 
     def __init__(
         self,
@@ -127,15 +128,33 @@ class Dynamics(Composite, Transition, ABC):
         self, z: Tensor, momentum: Tensor, context: Tensor, target: Target
     ) -> tuple[Tensor, Tensor]:
         """Position and momentum (S, B, D) after the steps."""
-        *own, _ = self.split(context)
-        sizes = [size(part) for size, part in zip(self.step_sizes, own, strict=True)]
-        for step, log_alpha in enumerate(self.log_alphas(context)):
-            size = sizes[step % len(sizes)]
+        for size, cooling in self._steps(context):
             point, momentum = dynamics.leapfrog(target.evaluate(z), momentum, size, 1, target)
             z = point.z
-            if self.tempering.context_size > 0:
-                momentum = momentum * log_alpha.exp()[:, None]
+            if cooling is not None:
+                momentum = momentum * cooling
         return z, momentum
+
+    def integrate_back(
+        self, z: Tensor, momentum: Tensor, context: Tensor, target: Target
+    ) -> tuple[Tensor, Tensor]:
+        """The inverse of ``integrate``: a step of a negative size undoes one."""
+        for size, cooling in reversed(self._steps(context)):
+            if cooling is not None:
+                momentum = momentum / cooling
+            point, momentum = dynamics.leapfrog(target.evaluate(z), momentum, -size, 1, target)
+            z = point.z
+        return z, momentum
+
+    def _steps(self, context: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        """The size (B or 1, D) of each step, and alpha_k (B, 1) where there is tempering."""
+        *own, _ = self.split(context)
+        sizes = [size(part) for size, part in zip(self.step_sizes, own, strict=True)]
+        tempered = self.tempering.context_size > 0
+        return [
+            (sizes[step % len(sizes)], log_alpha.exp()[:, None] if tempered else None)
+            for step, log_alpha in enumerate(self.log_alphas(context))
+        ]
 
 
 @transitions.register("leapfrog")
@@ -146,8 +165,17 @@ class Leapfrog(Dynamics):
         """See ``Transition``. Raises ValueError when there is no partner as large as z."""
         momentum = partner_of(state, self.latent_dim)
         z, momentum = self.integrate(state.z, momentum, context, target)
+        return Move(State(z, momentum), self._log_ratio(z, context))
+
+    def _log_ratio(self, z: Tensor, context: Tensor) -> Tensor:
         log_ratio = -self.latent_dim * self.log_alphas(context).sum(0)  # (B,)
-        return Move(State(z, momentum), log_ratio.expand(z.shape[:-1]))
+        return log_ratio.expand(z.shape[:-1])
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``: nothing is drawn."""
+        momentum = partner_of(state, self.latent_dim)
+        z, momentum = self.integrate_back(state.z, momentum, context, target)
+        return Move(State(z, momentum), self._log_ratio(z, context))
 
 
 @transitions.register("hamiltonian")
@@ -161,14 +189,26 @@ class Hamiltonian(Dynamics):
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; a partner, if there is one, is left alone."""
         noise = torch.randn_like(state.z)
-        momentum = noise
-        if self.tempering.context_size > 0:
-            momentum = noise * (-self.log_alphas(context).sum(0)).exp()[:, None]
+        momentum = noise * self._first_scale(context)
         z, momentum = self.integrate(state.z, momentum, context, target)
         kinetic = 0.5 * noise.square().sum(-1)
         log_ratio = 0.5 * momentum.square().sum(-1) - kinetic
         excess = excess_of(-kinetic - 0.5 * self.latent_dim * LOG_2PI, self.latent_dim)
         return Move(state._replace(z=z), log_ratio, excess=excess)
+
+    def _first_scale(self, context: Tensor) -> Tensor | float:
+        """1 / sqrt(b_0) (B, 1)."""
+        if self.tempering.context_size == 0:
+            return 1.0
+        return (-self.log_alphas(context).sum(0)).exp()[:, None]
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``."""
+        last = torch.randn_like(state.z)
+        z, momentum = self.integrate_back(state.z, last, context, target)
+        noise = momentum / self._first_scale(context)
+        log_ratio = 0.5 * (last.square() - noise.square()).sum(-1)
+        return Move(state._replace(z=z), log_ratio)
 
 
 @posteriors.register("hamiltonian")

@@ -96,6 +96,9 @@ class GaussianKernel(Transition):
     N(0, I) alone, and r is its exact reverse there, unless ``start`` is ``random``.
     """
 
+    has_density = True
+    reversible = True
+
     def __init__(
         self,
         latent_dim: int,
@@ -114,6 +117,17 @@ class GaussianKernel(Transition):
         """See ``Transition``; the target is not looked at."""
         z, log_q, _ = self.forwards.sample(state.z, context)
         log_r = self.reverse.log_prob(state.z, z, context)
+        return Move(state._replace(z=z), log_q - log_r)
+
+    def score(self, before: State, after: State, context: Tensor, target: Target) -> Tensor:
+        """See ``Transition``."""
+        log_q = self.forwards.log_prob(after.z, before.z, context)
+        return log_q - self.reverse.log_prob(before.z, after.z, context)
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``."""
+        z, log_r, _ = self.reverse.sample(state.z, context)
+        log_q = self.forwards.log_prob(state.z, z, context)
         return Move(state._replace(z=z), log_q - log_r)
 
 

@@ -1,15 +1,14 @@
-"""Langevin and Hamiltonian Monte Carlo moves as transitions of a chain."""
+"""Langevin moves as transitions of a chain."""
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from models import dynamics
 from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
 from models.posteriors.gaussian import LOG_2PI, excess_of
@@ -22,7 +21,7 @@ from models.posteriors.protocol import (
     transitions,
 )
 from models.posteriors.step_sizes import LearnedSize, StepSizes, step_sizes
-from utils.types import Depth, Fraction, NonNegativeInt
+from utils.types import Fraction, NonNegativeInt
 
 
 class Proposal(NamedTuple):
@@ -93,20 +92,64 @@ def told(acceptance: Tensor, start: Point) -> Mapping[str, Tensor]:
 
 
 class LangevinStep(Sized, ABC):
-    """z' = z + η ∇log f(z) + sqrt(2 η) ξ, ξ ~ N(0, I), f the target of its stage."""
+    """z' = z + η a(z) + sqrt(2 η) ξ, ξ ~ N(0, I); the way back z = z' + η b(z') + sqrt(2 η) ξ'.
+
+    a = ``ahead`` and b = ``behind`` are ∇log f unless they are learned, f the target of its stage.
+    """
+
+    def ahead(self, start: Point, context: Tensor) -> Tensor:
+        """The drift (S, B, D) at the place that a step leaves."""
+        return start.gradient
+
+    def behind(self, end: Point, context: Tensor) -> Tensor:
+        """The reverse's drift (S, B, D) at the place that a step reaches."""
+        return end.gradient
 
     def propose(self, z: Tensor, context: Tensor, target: Target) -> Proposal:
         """One step from z (S, B, D)."""
         size = self.size(context)  # (B or 1, D)
         start, noise = target.evaluate(z), torch.randn_like(z)
-        end = target.evaluate(z + size * start.gradient + (2 * size).sqrt() * noise)
+        ahead = self.ahead(start, context)
+        end = target.evaluate(z + size * ahead + (2 * size).sqrt() * noise)
         # The way back takes the noise -(ξ + drift): no difference of z and z', no division.
-        drift = (0.5 * size).sqrt() * (start.gradient + end.gradient)
+        drift = (0.5 * size).sqrt() * (ahead + self.behind(end, context))
         return Proposal(start, end, noise, drift)
 
 
+class UnadjustedLangevin(LangevinStep, ABC):
+    """A Langevin step that is taken as it is proposed, so that it has a density both ways."""
+
+    has_density = True
+    reversible = True
+
+    def log_ratio(self, move: Proposal, context: Tensor) -> Tensor:
+        """log F - log B (S, B) of the step."""
+        return move.log_ratio
+
+    def noise_back(self, end: Point, context: Tensor) -> Tensor:
+        """A draw of ξ' (S, B, D)."""
+        return torch.randn_like(end.z)
+
+    def score(self, before: State, after: State, context: Tensor, target: Target) -> Tensor:
+        """See ``Transition``."""
+        size, start, end = self.size(context), target.evaluate(before.z), target.evaluate(after.z)
+        ahead = self.ahead(start, context)
+        noise = (end.z - start.z - size * ahead) / (2 * size).sqrt()
+        drift = (0.5 * size).sqrt() * (ahead + self.behind(end, context))
+        return self.log_ratio(Proposal(start, end, noise, drift), context)
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``."""
+        size, end = self.size(context), target.evaluate(state.z)
+        behind, back = self.behind(end, context), self.noise_back(end, context)
+        start = target.evaluate(end.z + size * behind + (2 * size).sqrt() * back)
+        drift = (0.5 * size).sqrt() * (self.ahead(start, context) + behind)
+        move = Proposal(start, end, -(back + drift), drift)
+        return Move(state._replace(z=start.z), self.log_ratio(move, context))
+
+
 @transitions.register("langevin")
-class Langevin(LangevinStep):
+class Langevin(UnadjustedLangevin):
     """Unadjusted Langevin step, weighed against a reverse (Thin et al. 2021, L-MCVAE).
 
     arXiv 2106.15921. log_ratio = log m(z'|z) - log r(z|z'). The reverse r is the same kernel read
@@ -138,6 +181,7 @@ class Langevin(LangevinStep):
     ) -> None:
         super().__init__(latent_dim, step_size=step_size)
         self.skip_below = skip_below
+        self.has_density = self.reversible = skip_below is None
         self.uses_shared = shared_size > 0
         self.net = None
         if reverse_hidden is not None:
@@ -149,14 +193,8 @@ class Langevin(LangevinStep):
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``."""
         move = self.propose(state.z, context, target)
-        log_ratio = move.log_ratio
-        acceptance = (move.gain - log_ratio).clamp(max=0).exp()
-        stats = told(acceptance, move.start)
-        if self.net is not None:
-            h = context[:, self.context_size :]
-            shift, log_variance = self.net(move.end.z, h).chunk(2, dim=-1)
-            rest = (move.back - shift).square() * (-log_variance).exp()  # (S, B, D)
-            log_ratio = 0.5 * (rest + log_variance - move.noise.square()).sum(-1)
+        acceptance = (move.gain - move.log_ratio).clamp(max=0).exp()
+        stats, log_ratio = told(acceptance, move.start), self.log_ratio(move, context)
         if self.skip_below is None:
             kinetic = 0.5 * (move.noise.square().sum(-1) + self.latent_dim * LOG_2PI)
             excess = excess_of(-kinetic, self.latent_dim)
@@ -165,98 +203,24 @@ class Langevin(LangevinStep):
         z = target.choose(taken, move.end.z, move.start.z)
         return Move(state._replace(z=z), torch.where(taken, log_ratio, 0.0), stats=stats)
 
+    def _reverse(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (S, B, D) of the noise of the way back from z, where learned."""
+        assert self.net is not None
+        shift, log_variance = self.net(z, context[:, self.context_size :]).chunk(2, dim=-1)
+        return shift, log_variance
 
-Rule = Literal["metropolis", "barker"]
-RULES: Mapping[Rule, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "metropolis": dynamics.metropolis,
-    "barker": dynamics.barker,
-}
+    def log_ratio(self, move: Proposal, context: Tensor) -> Tensor:
+        """See ``UnadjustedLangevin``."""
+        if self.net is None:
+            return move.log_ratio
+        shift, log_variance = self._reverse(move.end.z, context)
+        rest = (move.back - shift).square() * (-log_variance).exp()  # (S, B, D)
+        return 0.5 * (rest + log_variance - move.noise.square()).sum(-1)
 
-
-class Choice(NamedTuple):
-    """Between ``start`` and ``end``: whether it was the end, and its probability, (S, B) each."""
-
-    start: Point
-    end: Point
-    accepted: Tensor
-    probability: Tensor
-
-    def move(self, state: State, target: Target, stats: Mapping[str, Tensor]) -> Move:
-        """The move, by a kernel that is reversible with respect to the target f.
-
-        log_ratio = log f(z') - log f(z); the decision's log-probability is its ``log_choice``.
-        """
-        accepted, probability = self.accepted, self.probability
-        z = target.choose(accepted, self.end.z, self.start.z)
-        gain = self.end.log_density - self.start.log_density
-        # log(1 - p) only where it was refused, so that p < 1: elsewhere its gradient is infinite.
-        log_refused = torch.log1p(-torch.where(accepted, 0.0, probability))
-        log_accepted = torch.where(accepted, probability, 1.0).log()
-        return Move(
-            state._replace(z=z),
-            torch.where(accepted, gain, 0.0),
-            log_choice=log_accepted + log_refused,
-            stats=stats,
-        )
-
-
-@transitions.register("metropolis_langevin")
-class MetropolisLangevin(LangevinStep):
-    """Langevin step that is accepted or refused: reversible, leaves f invariant (MALA).
-
-    Thin et al. 2021 (arXiv 2106.15921), A-MCVAE.
-
-    Args:
-        latent_dim: D.
-        step_size: how long the step is; null: learned, 0.1 at first and below 0.5.
-        rule: ``metropolis`` accepts with min(1, t), ``barker`` with t / (1 + t).
-    """
-
-    makes_choices = True
-
-    def __init__(
-        self,
-        latent_dim: int,
-        *,
-        step_size: Annotated[StepSizes, step_sizes] | None = None,
-        rule: Rule = "metropolis",
-    ) -> None:
-        super().__init__(latent_dim, step_size=step_size)
-        self.decide = RULES[rule]
-
-    def forward(self, state: State, context: Tensor, target: Target) -> Move:
-        """See ``Transition``."""
-        move = self.propose(state.z, context, target)
-        choice = Choice(move.start, move.end, *self.decide(move.gain - move.log_ratio))
-        return choice.move(state, target, told(choice.probability, move.start))
-
-
-@transitions.register("metropolis_hamiltonian")
-class MetropolisHamiltonian(Sized):
-    """Hamiltonian Monte Carlo: a fresh momentum, leapfrog steps, Metropolis's rule.
-
-    Args:
-        latent_dim: D.
-        num_leapfrog: steps, one gradient each.
-        step_size: how long they are; null: learned, 0.1 at first and below 0.5.
-    """
-
-    makes_choices = True
-
-    def __init__(
-        self,
-        latent_dim: int,
-        *,
-        num_leapfrog: Depth = 3,
-        step_size: Annotated[StepSizes, step_sizes] | None = None,
-    ) -> None:
-        super().__init__(latent_dim, step_size=step_size)
-        self.num_leapfrog = num_leapfrog
-
-    def forward(self, state: State, context: Tensor, target: Target) -> Move:
-        """See ``Transition``."""
-        start = target.evaluate(state.z)
-        move = dynamics.hamiltonian(start, self.size(context), self.num_leapfrog, target)
-        stats = told(move.probability, start)
-        choice = Choice(start, move.point, move.accepted, move.probability)
-        return choice.move(state, target, stats)
+    def noise_back(self, end: Point, context: Tensor) -> Tensor:
+        """See ``UnadjustedLangevin``."""
+        noise = torch.randn_like(end.z)
+        if self.net is None:
+            return noise
+        shift, log_variance = self._reverse(end.z, context)
+        return shift + (0.5 * log_variance).exp() * noise

@@ -9,12 +9,8 @@ from typing import Annotated
 from models.networks.layers import Widths
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
-from models.posteriors.langevin import (
-    Langevin,
-    MetropolisHamiltonian,
-    MetropolisLangevin,
-    Rule,
-)
+from models.posteriors.langevin import Langevin
+from models.posteriors.metropolis import MetropolisHamiltonian, MetropolisLangevin, Rule
 from models.posteriors.protocol import Density, Transition, bases, posteriors
 from models.posteriors.schedules import Linear, Schedule, beta_schedules
 from models.posteriors.step_sizes import BySpread, StepSizes, step_sizes

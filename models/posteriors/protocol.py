@@ -129,12 +129,33 @@ class Transition(Part, ABC):
     makes_choices: bool = False
     """Whether its moves have a ``log_choice``."""
 
+    has_density: bool = False
+    """Whether its moves have densities both ways, so that it can ``score`` them."""
+
+    reversible: bool = False
+    """Whether it can be read backwards (``retrace``)."""
+
     def adapt(self, stats: Mapping[str, Tensor]) -> None:
         """Change buffers (step sizes) after an optimiser's step, by what its move told."""
 
     @abstractmethod
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """Move ``state`` given ``context`` (B, context_size [+ shared]) and the target density."""
+
+    def score(self, before: State, after: State, context: Tensor, target: Target) -> Tensor:
+        """The ``log_ratio`` (S, B) of a move that is given, as a function of context and weights.
+
+        Nothing is drawn. Raises TypeError unless it ``has_density``.
+        """
+        raise TypeError(f"the moves of {type(self).__name__} have no density")
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """Draw where ``state`` came from, by the reverse density.
+
+        ``log_ratio`` is that of the move from there to ``state``: forward less reverse, as ever.
+        Raises TypeError unless it is ``reversible``.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be read backwards")
 
 
 class Stage(NamedTuple):

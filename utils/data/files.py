@@ -27,9 +27,11 @@ TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
 
 
-class FileDataset(Dataset):
-    """A data set in files below a root: the option ``root``, else $VI_DATA, else ./data."""
+class Files:
+    """Files below a root: the option ``root``, else $VI_DATA, else ./data."""
 
+    name: ClassVar[str]
+    """What messages call them."""
     execution_options: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(self, root: str | None) -> None:
@@ -37,44 +39,16 @@ class FileDataset(Dataset):
         where = root if root is not None else os.environ.get("VI_DATA") or "data"
         self.root = Path(where).expanduser().absolute()
 
-    @abstractmethod
-    def read(self, root: Path) -> dict[str, Bytes]:
-        """The checked raw content below ``root``, by part (the data's own, such as "train").
-
-        Raises DataError.
-        """
-
-    @abstractmethod
-    def fetch(self, root: Path) -> None:
-        """Put the files below the empty folder ``root``, laid out as they will be used."""
-
-    def download(self) -> None:
-        """Fetch the files unless they are there and sound; damaged ones are replaced.
-
-        All is fetched and checked in a folder aside and then moved file by file, so that a
-        download cut off at any point leaves no half file where data is looked for.
-
-        Raises DataError when fetching fails or brings something else.
-        """
-        with suppress(DataError):
-            self.read(self.root)
-            return
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as aside:
-                self.fetch(Path(aside))
-                self.read(Path(aside))
-                _move_files(Path(aside), self.root)
-        except (DataError, OSError, RuntimeError, http.client.HTTPException) as error:
-            reason = f"{type(error).__name__}: {error}".strip()
-            raise DataError(f"{self.name}: fetching into {self.root} failed: {reason}") from error
-
-    def error(self, path: Path, problem: str) -> DataError:
-        """What is wrong at ``path``, with the command that mends it."""
+    def remedy(self) -> str:
+        """What mends a file that is missing or wrong."""
         command = f"python main.py --download {self.name}"
         if self._option is not None:
             command += " -set " + shlex.quote(f"data.root={self._option}")
-        return DataError(f"{self.name}: {path}: {problem}. Fetch it with: {command}")
+        return f"Fetch it with: {command}"
+
+    def error(self, path: Path, problem: str) -> DataError:
+        """What is wrong at ``path``, and what mends it."""
+        return DataError(f"{self.name}: {path}: {problem}. {self.remedy()}")
 
     def read_file(self, path: Path, num_bytes: int, sha256: str) -> Bytes:
         """The bytes of ``path``, or of ``path``.gz, if they are the right ones, else DataError.
@@ -111,6 +85,42 @@ class FileDataset(Dataset):
         """Raise DataError unless the SHA-256 found in ``path`` is the one expected."""
         if found != expected:
             raise self.error(path, f"wrong content: sha256 {found}, expected {expected}")
+
+
+class FileDataset(Files, Dataset):
+    """A data set in files."""
+
+    @abstractmethod
+    def read(self, root: Path) -> dict[str, Bytes]:
+        """The checked raw content below ``root``, by part (the data's own, such as "train").
+
+        Raises DataError.
+        """
+
+    @abstractmethod
+    def fetch(self, root: Path) -> None:
+        """Put the files below the empty folder ``root``, laid out as they will be used."""
+
+    def download(self) -> None:
+        """Fetch the files unless they are there and sound; damaged ones are replaced.
+
+        All is fetched and checked in a folder aside and then moved file by file, so that a
+        download cut off at any point leaves no half file where data is looked for.
+
+        Raises DataError when fetching fails or brings something else.
+        """
+        with suppress(DataError):
+            self.read(self.root)
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as aside:
+                self.fetch(Path(aside))
+                self.read(Path(aside))
+                _move_files(Path(aside), self.root)
+        except (DataError, OSError, RuntimeError, http.client.HTTPException) as error:
+            reason = f"{type(error).__name__}: {error}".strip()
+            raise DataError(f"{self.name}: fetching into {self.root} failed: {reason}") from error
 
 
 def digest(content: memoryview | bytes) -> str:

@@ -77,6 +77,11 @@ def _importance(options: dict[str, Any]) -> tuple[str, list[str]]:
     return f"IWAE-{options.pop('num_samples')}", []
 
 
+def _particles(options: dict[str, Any]) -> tuple[str, list[str]]:
+    """``particles-100x50`` (draws of a set × sets)."""
+    return f"particles-{options.pop('num_samples')}x{options.pop('num_sets')}", []
+
+
 def _annealed(method: str) -> Form:
     """``AIS-500x100`` (distributions × chains)."""
 
@@ -109,6 +114,8 @@ def _of_data(method: str) -> Form:
 
 FORMS: Mapping[str, Form] = {
     "importance": _importance,
+    "particles": _particles,
+    "exact_draws": lambda options: (f"draws-{options.pop('num_samples')}", []),
     "ais": _annealed("AIS"),
     "bdmc": _annealed("BDMC"),
     "combined": _several("combined"),

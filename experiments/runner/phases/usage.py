@@ -30,6 +30,9 @@ def measure_usage(session: Session, interruption: Interruption, epoch: int) -> N
     Draws from streams of its own. Raises InterruptedRunError at once.
     """
     options = session.config.evaluation
+    if session.built.vae.posterior.resample_below is not None:
+        session.console.info("no active units: draws that are resampled say nothing of one datum")
+        return
     if not (session.config.runtime.diagnostics and session.built.vae.encoder.sees_x):
         return
     for split in options.splits:
