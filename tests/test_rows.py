@@ -14,7 +14,9 @@ from tests.components import POSTERIORS, X, initial, make_posterior, reseed
 from utils.rows import FEWEST, USUAL_CACHE, in_pieces, rows_in_cache
 
 
-@pytest.mark.parametrize(("rows", "sizes"), [(None, [7]), (21, [7]), (6, [2, 2, 2, 1]), (1, [1] * 7)])
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [(None, [7]), (21, [7]), (6, [2, 2, 2, 1]), (1, [1] * 7)]
+)
 def test_pieces_are_whole_samples_and_their_values_the_function(rows, sizes):
     seen: list[int] = []
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Map = Callable[[Tensor], Tensor]
+
 FEWEST = 500  # below, dispatch costs more than the caches save
 USUAL_CACHE = 2**20  # bytes, where the system does not say
 
@@ -31,7 +33,9 @@ def _cache() -> int:
         return USUAL_CACHE
 
 
-def in_pieces(function: Callable[[Tensor], Tensor], rows: int | None) -> Callable[[Tensor], Tensor]:
+def in_pieces(
+    function: Callable[[Tensor], Tensor], rows: int | None
+) -> Callable[[Tensor], Tensor]:
     """``function`` of z (S, B, D), by samples: as many as make ``rows`` rows, at least one."""
     if rows is None:
         return function
