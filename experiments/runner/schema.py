@@ -203,7 +203,8 @@ class Runtime:
     device: Annotated[str, AfterValidator(check_device)] = "auto"
     """auto, cpu, cuda, or a GPU by its number, as cuda:1."""
     compile: Literal["off", "auto", "on"] = "auto"
-    """Whether steps are fused by torch.compile; where that fails, they run as they are."""
+    """Whether steps are fused by torch.compile, `auto`: where there are enough of them; where that
+    fails, they run as they are."""
     threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None
     """Of PyTorch; null: as many as it takes by itself."""
     checkpoint_seconds: NonNegativeFloat = 20.0
