@@ -15,20 +15,18 @@ import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
+from models.local.comparison import compare
 from models.local.settings import LocalSettings
 from models.local.tables import Tables
 from models.local.workbench import MOMENTS, Scope, Workbench
 from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
-from utils import checkpoint, seeding
+from utils import checkpoint
 from utils.compiled import differentiated
 from utils.gradients import frozen
 
-FEWEST_COMPARISONS = 10  # or their standard error would be unknown
 STRETCH = 50  # steps that a chunk of data takes at once: rare looks, prompt interruption
-# Rows of the decoder in one step: on a CPU what its caches hold, elsewhere what fills the device.
-CPU_ROWS, DEVICE_ROWS = 2_000, 20_000
 
 
 class LocalOptimum(NamedTuple):
@@ -60,12 +58,6 @@ def local_optimise(
     search = LocalSearch(loss, model, posterior, x, context, settings, scope=scope)
     search.run(lambda num_active: True)
     return search.result()
-
-
-def chunk_size(settings: LocalSettings, device: torch.device) -> int:
-    """How many data take a step together."""
-    rows = CPU_ROWS if device.type == "cpu" else DEVICE_ROWS
-    return max(1, rows // settings.num_samples)
 
 
 class LocalSearch:
@@ -106,7 +98,7 @@ class LocalSearch:
     ) -> None:
         self.loss, self.model, self.posterior, self.x = loss, model, posterior, x
         self.settings, self.scope = settings, scope
-        self.chunk_size = chunk_size(settings, x.device)
+        self.chunk_size = settings.chunk_size(x.device)
         self._benches: dict[int, Workbench] = {}
         size = len(x)
         # Compiling takes half a minute for each size: what few data take together goes without.
@@ -118,7 +110,7 @@ class LocalSearch:
         start = {"context": context.detach().clone()}
         if scope == "posterior":
             start |= {k: v.detach() for k, v in per_datum(posterior, size).named_parameters()}
-        # What changes from step to step, and starts afresh with each window where that is asked for.
+        # What changes from step to step, and with ``restart`` begins afresh in each window.
         self._passing = (*MOMENTS, "tail") if settings.comparisons > 0 else MOMENTS
         self._tables = Tables(start, ["best", *self._passing])
         self._tables.copy("best", "values", torch.arange(size, device=x.device))
@@ -271,24 +263,19 @@ class LocalSearch:
         """New parameters against the best so far: whether a datum has converged (B,)."""
         data, settings = self._data, self.settings
         active = data["active"].nonzero().flatten()
-        noise = seeding.get_state()
-        new = self._bounds("tail", active)
-        seeding.set_state(noise)
-        old = self._bounds("best", active)
-        gain, error = _mean(new - old)
-        # Where the start had no finite bound, anything is better.
-        better = (gain > 0) | (new.isfinite().all(0) & ~old.isfinite().all(0))
-        self._tables.copy("best", "tail", active[better])
+        limit = settings.min_gain / settings.growth
+        most = round(settings.comparisons * self._window)
+        comparison = compare(self._bounds, active, limit, most)
+        self._tables.copy("best", "tail", active[comparison.is_better()])
         self._tables.copy("values", "best", active)
-        data["value"][active], data["error"][active] = _mean(torch.where(better, new, old))
+        data["value"][active], data["error"][active] = comparison.bounds()
         done = torch.zeros_like(data["active"])
-        done[active] = settings.growth * (gain.abs() + 2 * error) <= settings.min_gain
+        done[active] = comparison.is_within(limit)
         return done
 
     @torch.no_grad()
-    def _bounds(self, table: str, chosen: Tensor) -> Tensor:
-        """N bounds each (N, B) of some data with the parameters in a table."""
-        count = max(FEWEST_COMPARISONS, round(self.settings.comparisons * self._window))
+    def _bounds(self, table: str, chosen: Tensor, count: int) -> Tensor:
+        """``count`` bounds each (N, B) of some data with the parameters in a table."""
         bounds = [self._data["sum"].new_empty(count, 0)]
         for some in chosen.split(self.chunk_size):
             bench, rows = self._bench(some)
@@ -321,8 +308,3 @@ class LocalSearch:
 
 def _clear(bench: Workbench, x: Tensor) -> None:
     bench.clear()
-
-
-def _mean(bounds: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over comparisons (B,) and its standard error (B,)."""
-    return bounds.mean(0), bounds.std(0) / math.sqrt(len(bounds))

@@ -48,7 +48,7 @@ class Workbench:
             self.optimiser.state[leaf]["step"].fill_(step)
 
     def tables(self) -> dict[str, Table]:
-        """Parameters, their averages and Adam's moments under the names that they are stored by."""
+        """Parameters, averages and Adam's moments, under the names that they are stored by."""
         state = self.optimiser.state
         moments = {
             moment: {name: state[leaf][moment] for name, leaf in self.leaves.items()}
