@@ -15,8 +15,15 @@ from experiments.runner.build import Family, LocalPlan
 from experiments.runner.phases.estimate import make_rows, metrics
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
-from models.local import LocalSearch, best_of, starting_contexts
+from models.local import (
+    LocalSearch,
+    LocalSettings,
+    best_of,
+    matched_context,
+    starting_contexts,
+)
 from utils import checkpoint, seeding
+from utils.compiled import is_wanted
 from utils.results.methods import Method
 from utils.results.records import Estimate as EstimateRow
 
@@ -78,6 +85,15 @@ def _batches(
         yield _Batch(family, method, split, offset, x[offset : offset + batch_size])
 
 
+def _wants_compiler(session: Session, settings: LocalSettings) -> bool:
+    """By the steps of one family, each of a chunk of data."""
+    options, batch_size = session.config.evaluation, session.config.local_optimisation.batch_size
+    sizes = [len(session.data.splits[split][: options.max_data]) for split in options.splits]
+    size = min(settings.chunk_size(session.device), batch_size * settings.starts)
+    num_chunks = sum(-(-num_data * settings.starts // size) for num_data in sizes)
+    return is_wanted(session.config.runtime.compile, num_chunks * settings.usual_steps)
+
+
 class _Search:
     """The local optimisation of one batch, with its checkpoints and its stream of noise."""
 
@@ -91,14 +107,16 @@ class _Search:
         plan, batch, built = self._plan, self._batch, self._session.built
         posterior, x = batch.family.posterior.to(batch.x.device), batch.x
         given = [posterior.initial_context().to(x).repeat(len(x), 1)]
-        if batch.family.is_own:
-            with torch.no_grad():
-                given.append(built.vae.context(x))
-            if plan.settings.start == "encoder":
-                posterior = built.vae.posterior
-                given.reverse()
         stream = seeding.derive(self._session.config.seed, PHASE, batch.name, "starts")
-        with seeding.isolated(stream):
+        with seeding.isolated(stream), torch.no_grad():
+            context, own = built.vae.context(x), built.vae.posterior
+            if batch.family.is_own:
+                given.append(context)
+            elif plan.settings.start == "encoder" and not posterior.transitions:
+                given.append(matched_context(built.vae.model, posterior, x, own, context))
+            if plan.settings.start == "encoder":
+                posterior = own if batch.family.is_own else posterior
+                given.reverse()
             contexts = starting_contexts(built.vae.model, posterior, x, given, self._num_starts)
         return LocalSearch(
             plan.loss or plan.settings.loss,
@@ -108,7 +126,7 @@ class _Search:
             contexts,
             plan.settings,
             scope=self._session.config.local_optimisation.scope,
-            compile_step=self._session.config.runtime.compile == "on",
+            compile_step=_wants_compiler(self._session, plan.settings),
             warn=self._session.console.warn,
         )
 
@@ -172,7 +190,8 @@ class _Search:
         state = self._load()
         if state is None or state["batch"] != self._batch.name:
             return
-        if not checkpoint.alike(state, self._state()):
+        search = state.get("search")
+        if not (isinstance(search, Mapping) and self._search.fits(search)):
             self._session.console.warn(
                 f"this batch starts afresh: {self._path} has other keys, types or shapes"
             )
