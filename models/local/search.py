@@ -7,7 +7,6 @@ the B data points are B separate problems, whatever the posterior.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from models.generative import GenerativeModel
 from models.local.comparison import compare
 from models.local.settings import LocalSettings
-from models.local.tables import Tables
+from models.local.tables import Tables, fresh_record
 from models.local.workbench import MOMENTS, Scope, Workbench
 from models.losses import Loss
 from models.posteriors.chain import Chain
@@ -117,20 +116,7 @@ class LocalSearch:
         self.step = 0  # steps that the active data have taken
         self._opened, self._window = 0, min(settings.window, settings.max_steps)
         self._next = 0  # the first datum that has not yet taken its share of this round
-        nothing = torch.zeros(size, dtype=torch.double, device=x.device)
-        no = torch.zeros(size, dtype=torch.bool, device=x.device)
-        self._data = {
-            "searching": ~no,
-            "active": ~no,  # takes steps in this window
-            "converged": no.clone(),
-            "steps": torch.zeros_like(nothing, dtype=torch.long),
-            "stale": torch.zeros_like(nothing, dtype=torch.long),  # windows without a gain
-            "sum": nothing.clone(),  # of the bounds of this window
-            "squares": nothing.clone(),
-            "best": nothing - math.inf,
-            "value": nothing + math.nan,
-            "error": nothing + math.nan,
-        }
+        self._data = fresh_record(size, x.device)
 
     def run(self, keep_going: Callable[[int], bool]) -> bool:
         """Go on to the end; False where ``keep_going(number of data searched for)`` said no."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -75,3 +76,21 @@ class Tables:
         """Go on from ``state()``, with the data that are searched for."""
         self._tables = {name: dict(table) for name, table in tables.items()}
         self._rows = data
+
+
+def fresh_record(num_data: int, device: torch.device) -> dict[str, Tensor]:
+    """What is known of each datum (B,) before its first step."""
+    nothing = torch.zeros(num_data, dtype=torch.double, device=device)
+    no = torch.zeros(num_data, dtype=torch.bool, device=device)
+    return {
+        "searching": ~no,
+        "active": ~no,  # takes steps in this window
+        "converged": no.clone(),
+        "steps": torch.zeros_like(nothing, dtype=torch.long),
+        "stale": torch.zeros_like(nothing, dtype=torch.long),  # windows without a gain
+        "sum": nothing.clone(),  # of the bounds of this window
+        "squares": nothing.clone(),
+        "best": nothing - math.inf,
+        "value": nothing + math.nan,
+        "error": nothing + math.nan,
+    }
