@@ -276,7 +276,7 @@ def test_the_settings_of_the_paper_are_as_published():
     settings = paper()
     assert (settings.num_samples, settings.loss.num_samples) == (100, 100)
     assert not settings.loss.stop_score
-    assert (settings.lr, settings.weight_lr) == (1e-3, 1e-3)
+    assert (settings.lr, settings.weight_lr, settings.betas) == (1e-3, 1e-3, (0.9, 0.999))
     assert {settings.schedule(position) for position in (0.0, 0.5, 1.0)} == {1.0}
     assert (settings.window, settings.growth) == (100, 1)
     assert (settings.patience, settings.min_gain, settings.comparisons) == (10, 0.0, 0)

@@ -279,7 +279,8 @@ class LocalSearch:
         size = self._bench_size(len(chosen))
         if size not in self._benches:
             context = self._tables["values"]["context"]
-            self._benches[size] = Workbench(self.posterior, context, size, self.scope)
+            betas = self.settings.betas
+            self._benches[size] = Workbench(self.posterior, context, size, self.scope, betas)
         return self._benches[size], torch.cat([chosen, chosen[:1].expand(size - len(chosen))])
 
     def _bench_size(self, num_data: int) -> int:

@@ -51,7 +51,8 @@ class LocalSettings:
     Gaussian at the moments of the run's own posterior, others have no encoder.
     The best of ``starts`` is kept: see ``models.local.starts``.
     ``lr`` is Adam's for the context, ``weight_lr`` that for weights: a net's output moves by the
-    sum of many. ``schedule`` maps the position within a window, 0 to 1, to a factor on both.
+    sum of many. ``betas`` are how much Adam remembers of gradients and of their squares.
+    ``schedule`` maps the position within a window, 0 to 1, to a factor on both.
     ``restart`` lets Adam forget its moments at the start of a window: those of the first steps,
     in a base as wide as the prior, would keep later ones small for long.
     """
@@ -63,6 +64,7 @@ class LocalSettings:
     starts: int
     lr: float
     weight_lr: float
+    betas: tuple[float, float]
     schedule: Callable[[float], float]
     restart: bool
     window: int
@@ -126,6 +128,7 @@ def paper(
         starts=starts,
         lr=lr,
         weight_lr=lr,
+        betas=(0.9, 0.999),
         schedule=lambda position: 1.0,
         restart=False,
         window=window,
@@ -188,6 +191,7 @@ def fast(
         starts=starts,
         lr=lr,
         weight_lr=weight_lr,
+        betas=(0.9, 0.95),  # a start as wide as the prior has huge gradients, soon to be forgotten
         schedule=_cosine,
         restart=True,
         window=-(-window // 2),

@@ -23,7 +23,14 @@ class Workbench:
     ``Chain.moved`` says what a move of one means, so that a step suits the base's scale.
     """
 
-    def __init__(self, posterior: Chain, context: Tensor, size: int, scope: Scope) -> None:
+    def __init__(
+        self,
+        posterior: Chain,
+        context: Tensor,
+        size: int,
+        scope: Scope,
+        betas: tuple[float, float],
+    ) -> None:
         self.posterior, weights = posterior, {}
         if scope == "posterior":
             self.posterior = per_datum(posterior, size)
@@ -36,7 +43,7 @@ class Workbench:
         groups: list[dict[str, Any]] = [{"params": [self.move]}]
         if weights:
             groups.append({"params": list(weights.values())})
-        self.optimiser = torch.optim.Adam(groups, fused=True)
+        self.optimiser = torch.optim.Adam(groups, betas=betas, fused=True)
         for leaf in self.leaves.values():
             moments = {name: torch.zeros_like(leaf) for name in MOMENTS}
             step = torch.zeros((), device=leaf.device)
