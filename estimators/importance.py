@@ -12,6 +12,7 @@ from torch import Tensor
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
+from utils.rows import in_pieces, rows_in_cache
 from utils.types import PositiveInt
 
 K_HAT_DRAWS = 100_000  # k-hat describes the weights' tail; more draws would only cost memory
@@ -77,8 +78,8 @@ class ImportanceSampling(Estimator):
 
     Args:
         num_samples: K.
-        chunk_size: rows (samples times data points) through the decoder at once; bounds memory
-            whatever K.
+        chunk_size: rows (samples times data points) drawn at once; bounds memory whatever K. On a
+            CPU the decoder takes them in pieces that its cache holds.
 
     Per datum it gives ``log_px`` with its delta-method standard error sqrt((1/ESS - 1/K) K/(K-1)),
     ``elbo`` (mean log weight) with its own, the effective sample size ``ess`` = (Σw)²/Σw², and
@@ -118,7 +119,8 @@ class ImportanceSampling(Estimator):
         z: Tensor | None = None,
     ) -> Estimate:
         """See ``Estimator``."""
-        log_joint = model.log_joint(x)
+        # Pieces of a chunk, not smaller chunks: what a seed draws stays what it was.
+        log_joint = in_pieces(model.log_joint(x), rows_in_cache(x))
         whole, *halves = (Moments(len(x), x.device) for _ in range(3))
         # One piece: many small ones among the chunks would keep their memory from being reused.
         size = min(self.num_samples, K_HAT_DRAWS)

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from experiments.runner.signals import InterruptedRunError
 from tests.components import breaking_compiler, reseed
-from utils.compiled import compiled, differentiated, has_compiler
+from utils import compiled as compiling
+from utils.compiled import (
+    COMPILE_FROM_STEPS,
+    compiled,
+    differentiated,
+    has_compiler,
+    is_wanted,
+)
 
 
 def noisy_square(leaf: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,3 +91,12 @@ def test_a_function_that_breaks_has_a_plain_form_to_fall_back_on(monkeypatch):
     assert name == "plain"
     assert torch.equal(noise, torch.randn(()))
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("has_compiler", [True, False])
+def test_auto_compiles_what_is_long_enough_where_there_is_a_compiler(monkeypatch, has_compiler):
+    monkeypatch.setattr(compiling, "has_compiler", lambda: has_compiler)
+    assert is_wanted("auto", COMPILE_FROM_STEPS) == has_compiler
+    assert not is_wanted("auto", COMPILE_FROM_STEPS - 1)
+    assert is_wanted("on", 1)
+    assert not is_wanted("off", COMPILE_FROM_STEPS)

@@ -225,6 +225,44 @@ def test_resumed_is_uninterrupted_bit_for_bit(stop_after, linear_gaussian, monke
         assert torch.equal(values, expected[name]), name
 
 
+def test_what_has_left_leaves_its_values_alone(linear_gaussian: LinearGaussian):
+    """In memory and in checkpoints; and a state of other data, or of another search, fits none."""
+    posterior, settings = small_af(), fast(num_samples=3, window=6, max_steps=200)
+
+    def search(num_data: int = 3) -> LocalSearch:
+        context = initial(posterior, num_data)
+        return LocalSearch(
+            settings.loss, linear_gaussian, posterior, X[:num_data], context, settings
+        )
+
+    first = search()
+    assert first.fits(first.state())
+    first._data["searching"] = torch.tensor([True, False, True])
+    first._data["active"] = first._data["searching"].clone()
+    first._judge()
+    state = first.state()
+    for name, table in state["tables"].items():
+        rows = 3 if name == "values" else int(state["data"]["searching"].sum())
+        assert {len(values) for values in table.values()} == {rows}, name
+    assert search().fits(state)
+    assert not search(2).fits(state)
+    assert not search().fits(state | {"tables": search().state()["tables"]})
+    assert not search().fits({"step": "one"})
+    other = LocalSearch(
+        settings.loss, linear_gaussian, gaussian(2), X, initial(gaussian(2), 3), settings
+    )
+    assert not other.fits(state)
+    second = search()
+    second.restore(state)
+    reseed(1)
+    assert second.run(go_on)
+    reseed(1)
+    assert first.run(go_on)
+    whole = tensors(first.result())
+    for name, values in tensors(second.result()).items():
+        torch.testing.assert_close(values, whole[name], rtol=0, atol=0, equal_nan=True, msg=name)
+
+
 def test_settings_are_registered_and_say_how_they_deviate():
     assert set(local_settings.names()) >= {"paper", "fast"}
     assert paper().label == "paper"
@@ -238,7 +276,7 @@ def test_the_settings_of_the_paper_are_as_published():
     settings = paper()
     assert (settings.num_samples, settings.loss.num_samples) == (100, 100)
     assert not settings.loss.stop_score
-    assert (settings.lr, settings.weight_lr) == (1e-3, 1e-3)
+    assert (settings.lr, settings.weight_lr, settings.betas) == (1e-3, 1e-3, (0.9, 0.999))
     assert {settings.schedule(position) for position in (0.0, 0.5, 1.0)} == {1.0}
     assert (settings.window, settings.growth) == (100, 1)
     assert (settings.patience, settings.min_gain, settings.comparisons) == (10, 0.0, 0)
@@ -271,6 +309,29 @@ def test_compiler_failure_falls_back_to_eager(linear_gaussian, monkeypatch, stag
     for name, values in results[0].items():
         assert torch.equal(values, results[1][name]), name
     assert messages == [f"torch.compile failed, going on without it: broken in the {stage} pass"]
+
+
+def test_only_the_largest_number_of_data_is_compiled(linear_gaussian, monkeypatch):
+    """Each size would cost half a minute: what is left of the data goes without."""
+    sizes = []
+
+    def compiler(function, **options):
+        def call(bench, x):
+            sizes.append(len(x))
+            return function(bench, x)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    settings, x = fast(num_samples=3, max_steps=2), torch.cat([X, X[:2]])
+    search = LocalSearch(
+        settings.loss, linear_gaussian, gaussian(2), x, initial(gaussian(2), 5), settings,
+        compile_step=True,
+    )  # fmt: skip
+    search.chunk_size = search._largest = 4
+    assert search.run(go_on)
+    assert set(sizes) == {4}
+    assert search.result().steps.tolist() == [2] * 5
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from models.generative import LinearGaussian
 from models.local import LocalOptimum, LocalSettings, fast, local_optimise, paper
-from models.local import search as search_module
+from models.local import settings as settings_module
+from models.local.comparison import compare
 from models.losses import Bound, Loss
 from models.posteriors.gaussian import gaussian
 
@@ -79,7 +81,7 @@ def test_convergence_is_the_published_rule_for_each_datum():
 
 
 def test_samples_of_a_datum_count_as_rows_of_a_step(monkeypatch):
-    monkeypatch.setattr(search_module, "CPU_ROWS", 12)
+    monkeypatch.setattr(settings_module, "CPU_ROWS", 12)
     _, loss = scripted(noisy, 5, paper(num_samples=4, window=3, max_steps=3))
     assert set(loss.sizes) == {3, 2}
 
@@ -162,20 +164,20 @@ def way_of(found: LocalOptimum) -> Tensor:
 
 
 def cosine_walk(settings: LocalSettings, lengths: list[int]) -> float:
-    """The mean place over the last quarter of each window, from which the next one begins."""
+    """The mean place over the last half of each window, from which the next one begins."""
     place = 0.0
     for length in lengths:
         places = []
         for step in range(length):
             place += settings.lr * settings.schedule(step / length)
             places.append(place)
-        place = sum(places[-length // 4 :]) / (length // 4)
+        place = sum(places[-length // 2 :]) / (length // 2)
     return place
 
 
-def test_windows_double_and_end_in_the_mean_of_their_last_quarter():
+def test_windows_double_and_end_in_the_mean_of_their_last_half():
     """Rates fall along a cosine in each window, and Adam starts afresh: its steps are the rate."""
-    settings = fast(window=20, max_steps=60, lr=1e-3, min_gain=1e-9)
+    settings = fast(window=40, max_steps=60, lr=1e-3, min_gain=1e-9)
     assert settings.schedule(0.5) == pytest.approx(0.5)
     assert settings.schedule(1.0) == pytest.approx(0)
     found, _ = walked(lambda way, data, noise: way, 1, settings)
@@ -191,7 +193,7 @@ def test_converged_means_that_another_window_would_gain_less():
     def height(way: Tensor, data: Tensor, noise: Tensor) -> Tensor:
         return gains[data.long()] * torch.log2(1 + way / 1e-6)
 
-    found, _ = walked(height, 3, fast(window=20, max_steps=620, min_gain=0.05))
+    found, _ = walked(height, 3, fast(window=40, max_steps=620, min_gain=0.05))
     assert found.converged.tolist() == [False, False, True]
     assert found.steps.tolist() == [620, 620, 60]  # against the start everything has gained
 
@@ -202,9 +204,33 @@ def test_a_gain_that_noise_hides_is_no_convergence():
     def height(way: Tensor, data: Tensor, noise: Tensor) -> Tensor:
         return torch.where(data == 0, noise, 100 * noise * way)  # the first one's is common
 
-    found, _ = walked(height, 2, fast(window=20, max_steps=60, min_gain=0.05))
+    found, _ = walked(height, 2, fast(window=40, max_steps=60, min_gain=0.05))
     assert found.converged.tolist() == [True, False]
     assert found.steps.tolist() == [20, 60]
+
+
+def test_more_pairs_are_drawn_where_they_may_show_convergence():
+    """One datum needs no more, one more than there may be, one gains too much, one needs 400."""
+    spread = torch.tensor([0.0, 100.0, 0.0, 0.14]).double()  # two errors of 400 pairs: 0.014
+    gain = torch.tensor([0.0, 0.0, 1.0, 0.0]).double()
+    calls = []
+
+    def bounds(table: str, data: Tensor, count: int) -> Tensor:
+        calls.append((table, data.tolist(), count, torch.rand(()).item()))
+        signs = (-1.0) ** torch.arange(count).double()[:, None]
+        return (signs * spread[data] + gain[data]) * (table == "tail") - 5
+
+    comparison = compare(bounds, torch.arange(4), limit=0.015, most=800)
+    assert comparison.is_within(0.015).tolist() == [True, False, False, True]
+    assert [call[1:3] for call in calls[::2]] == [([0, 1, 2, 3], 100), ([3], 100), ([3], 200)]
+    for tail, best in pairwise(calls):
+        assert (tail[0] == "best") or (tail[1:] == best[1:])  # the same random numbers
+    assert comparison.is_better().tolist()[2]
+    value, error = comparison.bounds()
+    torch.testing.assert_close(value, gain - 5)
+    sizes = torch.tensor([100, 100, 100, 400]).double()
+    expected = torch.where(comparison.is_better(), spread, 0) / (sizes - 1).sqrt()
+    torch.testing.assert_close(error, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_a_bound_that_falls_gets_its_best_parameters_back_unconverged():
@@ -227,7 +253,7 @@ def test_a_datum_that_breaks_rests_and_goes_on_from_its_best(broken):
     model = LinearGaussian((1, 1, 1), latent_dim=2).double()
     for windows in ([20], [20, 40], [20, 40, 80]):
         loss.num_steps = 0
-        settings = fast(window=20, max_steps=sum(windows), lr=1e-3, min_gain=1e-9)
+        settings = fast(window=40, max_steps=sum(windows), lr=1e-3, min_gain=1e-9)
         found = local_optimise(loss, model, gaussian(2), x, torch.zeros(2, 4).double(), settings)
         kept = [length for length in windows if length != 40]
         expected = [cosine_walk(settings, windows), cosine_walk(settings, kept)]

@@ -17,12 +17,14 @@ from models.local import (
     best_of,
     fast,
     local_optimise,
+    matched_context,
     starting_contexts,
 )
+from models.local.starts import MATCHED_DRAWS
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import gaussian
 from models.posteriors.per_datum import per_datum
-from tests.components import initial, perturbed, small_af
+from tests.components import initial, perturbed, reseed, small_af
 
 MEANS = torch.tensor([[-3.0, 0.0], [3.0, 0.0]]).double()
 WEIGHTS = torch.tensor([0.2, 0.8]).double()
@@ -124,6 +126,37 @@ def test_a_short_run_ends_near_the_posterior(linear_gaussian: LinearGaussian):
     distance = (mean - exact.mean) / exact.covariance.diagonal().sqrt()
     assert distance.abs().mean() < 1.5  # prior draws are many more away
     assert (exact.mean / exact.covariance.diagonal().sqrt()).abs().max() > 3
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_a_gaussian_starts_at_the_moments_of_a_gaussian(covariance, linear_gaussian):
+    """Exactly: mean and variances of the other one, whatever its covariances."""
+    own, posterior = gaussian(2, covariance="full"), gaussian(2, covariance=covariance)
+    x = torch.randn(5, 1, 1, 3).double()
+    context = torch.randn(5, own.context_size).double()
+    start = matched_context(linear_gaussian, posterior, x, own, context)
+    found, given = posterior.base.moments(start), own.base.moments(context)
+    assert found is not None
+    assert given is not None
+    torch.testing.assert_close(found.mean, given.mean)
+    torch.testing.assert_close(found.variance, given.variance)
+
+
+def test_a_gaussian_starts_at_the_moments_of_a_flow_s_draws(linear_gaussian: LinearGaussian):
+    """Draws of the same stream; a datum whose draws are not finite starts as a fresh one."""
+    own, posterior = perturbed(small_af()), gaussian(2)
+    x = torch.randn(5, 1, 1, 3).double()
+    context = initial(own, 5) + torch.randn(5, own.context_size).double()
+    context[3, 0] = math.nan
+    reseed(1)
+    start = matched_context(linear_gaussian, posterior, x, own, context)
+    reseed(1)
+    with torch.no_grad():
+        z = own(context, linear_gaussian.log_joint(x), MATCHED_DRAWS).state.z
+    expected = torch.cat([z.mean(0), z.var(0).log()], -1)
+    expected[3] = posterior.initial_context()
+    torch.testing.assert_close(start, expected)
+    assert start[3].isfinite().all()
 
 
 def some_rows(posterior: Chain, values: Sequence[float], errors: Sequence[float]) -> LocalOptimum:

@@ -123,6 +123,21 @@ def test_further_families_start_with_weights_of_their_own(runs, searches):
     }
 
 
+@pytest.mark.parametrize("start", ["encoder", "initial"])
+def test_a_lone_gaussian_starts_at_the_moments_of_the_run_s_own_posterior(runs, searches, start):
+    """Those of q(z|x) for each x; with `initial` all start alike."""
+    families = "local_optimisation.families={full: {name: gaussian, covariance: full}}"
+    ran(runs, EVERYTHING, families, f"local_optimisation.setting.start={start}")
+    own = [given for given in searches if given["posterior"].context_size == 4]
+    full = [given for given in searches if given["posterior"].context_size == 5]
+    assert len(own) == len(full) == 2
+    for mine, other in zip(own, full, strict=True):
+        given = mine["posterior"].base.moments(mine["context"])
+        found = other["posterior"].base.moments(other["context"])
+        torch.testing.assert_close(found, given)
+        assert (len(other["context"].unique(dim=0)) == 1) == (start == "initial")
+
+
 def test_an_own_posterior_unlike_all_families_has_gaps_all_the_same(runs, searches, capsys):
     posterior = "posterior={name: aux_real_nvp, hidden: [6], partner_hidden: [4]}"
     af = "{name: aux_real_nvp, hidden: [5]}"
@@ -270,6 +285,25 @@ def test_rows_tell_which_of_several_starts_won(runs, searches):
         assert len(encoders.unique(dim=0)) == len(encoders)
         assert (initial == given["posterior"].initial_context()).all()
         assert len(made.unique(dim=0)) == len(made)
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_auto_compiles_a_search_of_enough_steps_of_chunks(runs, searches, monkeypatch, starts):
+    """Six data of one and two starts, in chunks of two: three and six chunks of 120 steps."""
+    monkeypatch.setattr("models.local.settings.CPU_ROWS", 8)
+    monkeypatch.setattr("utils.compiled.has_compiler", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    ran(runs)
+    for above in (0, 1):
+        monkeypatch.setattr("utils.compiled.COMPILE_FROM_STEPS", 3 * starts * 120 + above)
+        searches.clear()
+        ran(
+            runs,
+            EVERYTHING,
+            f"local_optimisation.setting.starts={starts}",
+            f"local_optimisation.estimator.num_samples={50 + above}",
+        )
+        assert {given["compile_step"] for given in searches} == {above == 0}
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from utils import seeding
+
+Wish = Literal["off", "auto", "on"]
+COMPILE_FROM_STEPS = 50_000  # below, compiling (about half a minute) costs more than it saves
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +26,15 @@ OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"fallback_random
 def has_compiler() -> bool:
     """Whether torch.compile has a C++ compiler to call."""
     return any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+
+
+def is_wanted(wish: Wish, num_steps: int) -> bool:
+    """Whether to compile a step that will be taken so often; ``auto`` weighs that.
+
+    The number must be known from the configuration alone, so that what is resumed computes as it
+    began.
+    """
+    return wish == "on" or (wish == "auto" and num_steps >= COMPILE_FROM_STEPS and has_compiler())
 
 
 def compiled(

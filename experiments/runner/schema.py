@@ -205,7 +205,8 @@ class Runtime:
     device: Annotated[str, AfterValidator(check_device)] = "auto"
     """auto, cpu, cuda, or a GPU by its number, as cuda:1."""
     compile: Literal["off", "auto", "on"] = "auto"
-    """Whether steps are fused by torch.compile; where that fails, they run as they are."""
+    """Whether steps are fused by torch.compile, `auto`: where there are enough of them; where that
+    fails, they run as they are."""
     precision: Precision = "auto"
     """auto: what moves chains, and no value, in bf16 where that is faster; exact: nothing."""
     threads: Annotated[PositiveInt, Le(MAX_THREADS)] | None = None

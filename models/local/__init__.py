@@ -2,7 +2,7 @@
 
 from models.local.search import LocalOptimum, LocalSearch, local_optimise
 from models.local.settings import LocalSettings, fast, local_settings, paper
-from models.local.starts import Chosen, best_of, starting_contexts
+from models.local.starts import Chosen, best_of, matched_context, starting_contexts
 from models.local.workbench import Scope
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "fast",
     "local_optimise",
     "local_settings",
+    "matched_context",
     "paper",
     "starting_contexts",
 ]

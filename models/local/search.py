@@ -7,7 +7,6 @@ the B data points are B separate problems, whatever the posterior.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,19 +14,18 @@ import torch
 from torch import Tensor
 
 from models.generative import GenerativeModel
+from models.local.comparison import compare
 from models.local.settings import LocalSettings
-from models.local.workbench import MOMENTS, Scope, Table, Workbench
+from models.local.tables import Tables, fresh_record
+from models.local.workbench import MOMENTS, Scope, Workbench
 from models.losses import Loss
 from models.posteriors.chain import Chain
 from models.posteriors.per_datum import per_datum
-from utils import seeding
+from utils import checkpoint
 from utils.compiled import differentiated
 from utils.gradients import frozen
 
-FEWEST_COMPARISONS = 10  # or their standard error would be unknown
 STRETCH = 50  # steps that a chunk of data takes at once: rare looks, prompt interruption
-# Rows of the decoder in one step: on a CPU what its caches hold, elsewhere what fills the device.
-CPU_ROWS, DEVICE_ROWS = 2_000, 20_000
 
 
 class LocalOptimum(NamedTuple):
@@ -99,37 +97,26 @@ class LocalSearch:
     ) -> None:
         self.loss, self.model, self.posterior, self.x = loss, model, posterior, x
         self.settings, self.scope = settings, scope
-        rows = CPU_ROWS if x.device.type == "cpu" else DEVICE_ROWS
-        self.chunk_size = max(1, rows // settings.num_samples)
+        self.chunk_size = settings.chunk_size(x.device)
         self._benches: dict[int, Workbench] = {}
-        self._differentiate = differentiated(
+        size = len(x)
+        # Compiling takes half a minute for each size: what few data take together goes without.
+        self._largest = self._bench_size(size)
+        self._fused = differentiated(
             self._objective, _clear, compile_step=compile_step, warn=warn, dynamic=False
         )
-        size = len(x)
+        self._plain = differentiated(self._objective, _clear)
         start = {"context": context.detach().clone()}
         if scope == "posterior":
             start |= {k: v.detach() for k, v in per_datum(posterior, size).named_parameters()}
-        self._tables: dict[str, Table] = {"values": start}  # a row a datum
-        self._tables["best"] = {key: value.clone() for key, value in start.items()}
-        for name in ("tail", *MOMENTS):
-            self._tables[name] = {k: torch.zeros_like(v) for k, v in start.items()}
+        # What changes from step to step, and with ``restart`` begins afresh in each window.
+        self._passing = (*MOMENTS, "tail") if settings.comparisons > 0 else MOMENTS
+        self._tables = Tables(start, ["best", *self._passing])
+        self._tables.copy("best", "values", torch.arange(size, device=x.device))
         self.step = 0  # steps that the active data have taken
         self._opened, self._window = 0, min(settings.window, settings.max_steps)
         self._next = 0  # the first datum that has not yet taken its share of this round
-        nothing = torch.zeros(size, dtype=torch.double, device=x.device)
-        no = torch.zeros(size, dtype=torch.bool, device=x.device)
-        self._data = {
-            "searching": ~no,
-            "active": ~no,  # takes steps in this window
-            "converged": no.clone(),
-            "steps": torch.zeros_like(nothing, dtype=torch.long),
-            "stale": torch.zeros_like(nothing, dtype=torch.long),  # windows without a gain
-            "sum": nothing.clone(),  # of the bounds of this window
-            "squares": nothing.clone(),
-            "best": nothing - math.inf,
-            "value": nothing + math.nan,
-            "error": nothing + math.nan,
-        }
+        self._data = fresh_record(size, x.device)
 
     def run(self, keep_going: Callable[[int], bool]) -> bool:
         """Go on to the end; False where ``keep_going(number of data searched for)`` said no."""
@@ -160,15 +147,23 @@ class LocalSearch:
             "window": self._window,
             "next": self._next,
             "data": self._data,
-            "tables": self._tables,
+            "tables": self._tables.state(),
         }
+
+    def fits(self, state: Mapping[str, Any]) -> bool:
+        """Whether ``state`` is that of a search like this one, for as many data."""
+        own = self.state()
+        if not checkpoint.alike(state, own, own.keys() - {"tables"}) or "tables" not in state:
+            return False
+        num_searching = int(state["data"]["searching"].sum())
+        return checkpoint.alike(state["tables"], self._tables.state(num_searching))
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state()``."""
         self.step, self._next = state["step"], state["next"]
         self._opened, self._window = state["opened"], state["window"]
         self._data = dict(state["data"])
-        self._tables = {name: dict(table) for name, table in state["tables"].items()}
+        self._tables.restore(state["tables"], self._data["searching"].nonzero().flatten())
 
     def _advance(self) -> None:
         """One stretch of one chunk; after the last one, the next round, or the end of a window."""
@@ -189,14 +184,16 @@ class LocalSearch:
     def _stretch(self, chosen: Tensor, num_steps: int) -> None:
         settings, (bench, rows) = self.settings, self._bench(chosen)
         begun = self.step - self._opened  # steps of this window
-        tables = {name: table for name, table in self._tables.items() if name != "best"}
-        bench.load(tables, rows, begun if settings.restart else self.step)
+        sources = {name: name for name in ("values", *self._passing)}
+        self._tables.load(bench, sources, rows)
+        bench.begin(begun if settings.restart else self.step)
+        differentiate = self._fused if len(rows) == self._largest else self._plain
         x = self.x[rows]
         history = torch.empty(num_steps, len(rows), dtype=torch.double, device=x.device)
         num_averaged = max(1, round(settings.tail * self._window))
         for index in range(num_steps):
             factor = settings.schedule((begun + index) / self._window)
-            _, history[index] = self._differentiate(bench, x)
+            _, history[index] = differentiate(bench, x)
             bench.step(factor * settings.lr, factor * settings.weight_lr)
             count = begun + index + 1 - (self._window - num_averaged)
             if settings.comparisons > 0 and count > 0:
@@ -209,16 +206,13 @@ class LocalSearch:
         # A last step can break parameters after a finite bound.
         well = (bench.finite() & history.isfinite().all(0))[: len(chosen)]
         kept, index = chosen[well], well.nonzero().flatten()
-        own = bench.tables()
-        for name, table in own.items():
-            for key, leaf in table.items():
-                self._tables[name][key][kept] = leaf.detach()[index]
+        self._tables.store(bench, kept, index)
         data["sum"][kept] += history[:, index].sum(0)
         data["squares"][kept] += history[:, index].square().sum(0)
         data["steps"][kept] = self.step + len(history)
         broken = chosen[~well]
         data["active"][broken] = False
-        _copy(self._tables["values"], self._tables["best"], broken)
+        self._tables.copy("values", "best", broken)
 
     def _judge(self) -> None:
         """End the window: who has converged leaves; the next one begins."""
@@ -228,12 +222,13 @@ class LocalSearch:
         data["sum"].zero_()
         data["squares"].zero_()
         if settings.restart:
-            for name in ("tail", *MOMENTS):
-                for values in self._tables[name].values():
-                    values.zero_()
+            self._tables.clear(*self._passing)
             data["active"] = data["searching"].clone()  # those that broke try again
         data["searching"] = data["active"] & ~done & (self.step < settings.max_steps)
         data["active"] = data["searching"].clone()
+        self._tables.keep(data["searching"].nonzero().flatten())
+        largest = self._bench_size(int(data["searching"].sum()))
+        self._benches = {size: b for size, b in self._benches.items() if size <= largest}
         self._opened = self.step
         self._window = min(self._window * settings.growth, settings.max_steps - self.step)
 
@@ -247,35 +242,30 @@ class LocalSearch:
         data["best"] = torch.where(better, mean, data["best"])
         data["value"] = torch.where(active, mean, data["value"])
         data["error"] = torch.where(active, (variance / self._window).sqrt(), data["error"])
-        _copy(self._tables["best"], self._tables["values"], better.nonzero().flatten())
+        self._tables.copy("best", "values", better.nonzero().flatten())
         return active & (data["stale"] > self.settings.patience)
 
     def _compared(self) -> Tensor:
         """New parameters against the best so far: whether a datum has converged (B,)."""
         data, settings = self._data, self.settings
         active = data["active"].nonzero().flatten()
-        noise = seeding.get_state()
-        new = self._bounds(self._tables["tail"], active)
-        seeding.set_state(noise)
-        old = self._bounds(self._tables["best"], active)
-        gain, error = _mean(new - old)
-        # Where the start had no finite bound, anything is better.
-        better = (gain > 0) | (new.isfinite().all(0) & ~old.isfinite().all(0))
-        _copy(self._tables["best"], self._tables["tail"], active[better])
-        _copy(self._tables["values"], self._tables["best"], active)
-        data["value"][active], data["error"][active] = _mean(torch.where(better, new, old))
+        limit = settings.min_gain / settings.growth
+        most = round(settings.comparisons * self._window)
+        comparison = compare(self._bounds, active, limit, most)
+        self._tables.copy("best", "tail", active[comparison.is_better()])
+        self._tables.copy("values", "best", active)
+        data["value"][active], data["error"][active] = comparison.bounds()
         done = torch.zeros_like(data["active"])
-        done[active] = settings.growth * (gain.abs() + 2 * error) <= settings.min_gain
+        done[active] = comparison.is_within(limit)
         return done
 
     @torch.no_grad()
-    def _bounds(self, table: Table, chosen: Tensor) -> Tensor:
-        """N bounds each (N, B) of some data with the parameters in ``table``."""
-        count = max(FEWEST_COMPARISONS, round(self.settings.comparisons * self._window))
+    def _bounds(self, table: str, chosen: Tensor, count: int) -> Tensor:
+        """``count`` bounds each (N, B) of some data with the parameters in a table."""
         bounds = [self._data["sum"].new_empty(count, 0)]
         for some in chosen.split(self.chunk_size):
             bench, rows = self._bench(some)
-            bench.load({"values": table}, rows, 0)
+            self._tables.load(bench, {"values": table}, rows)
             arguments = (self.model, bench.posterior, self.x[rows], bench.context)
             values = [self.loss(*arguments).value for _ in range(count)]
             bounds.append(torch.stack(values)[:, : len(some)].double())
@@ -286,11 +276,15 @@ class LocalSearch:
 
         Few sizes mean few compilations; what is left over repeats the first datum, for nothing.
         """
-        size = min(self.chunk_size, 1 << (len(chosen) - 1).bit_length())
+        size = self._bench_size(len(chosen))
         if size not in self._benches:
             context = self._tables["values"]["context"]
-            self._benches[size] = Workbench(self.posterior, context, size, self.scope)
+            betas = self.settings.betas
+            self._benches[size] = Workbench(self.posterior, context, size, self.scope, betas)
         return self._benches[size], torch.cat([chosen, chosen[:1].expand(size - len(chosen))])
+
+    def _bench_size(self, num_data: int) -> int:
+        return min(self.chunk_size, 1 << max(0, num_data - 1).bit_length())
 
     def _objective(self, bench: Workbench, x: Tensor) -> tuple[Tensor, Tensor]:
         bound = self.loss(self.model, bench.posterior, x, bench.moved())
@@ -301,13 +295,3 @@ class LocalSearch:
 
 def _clear(bench: Workbench, x: Tensor) -> None:
     bench.clear()
-
-
-def _mean(bounds: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over comparisons (B,) and its standard error (B,)."""
-    return bounds.mean(0), bounds.std(0) / math.sqrt(len(bounds))
-
-
-def _copy(target: Table, source: Table, rows: Tensor) -> None:
-    for key, values in source.items():
-        target[key][rows] = values[rows]

@@ -8,9 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from models.losses import ELBO, Loss
 from utils.registry import Registry
 from utils.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+# Rows of the decoder in one step: on a CPU what its caches hold, elsewhere what fills the device.
+CPU_ROWS, DEVICE_ROWS = 2_000, 20_000
 
 Start = Literal["initial", "encoder"]
 Gradient = Literal["plain", "stl"]
@@ -25,10 +30,12 @@ class LocalSettings:
 
     *What is judged.* With ``comparisons`` 0, the published way: the mean bound over a window's
     steps, while parameters move; a gain is more than the best such mean. Otherwise the mean of
-    the parameters over the window's last part, ``tail`` of it, against the best ones so far: for
-    each step of the window so many bounds of both, from the same random numbers, so that their
-    difference has a small standard error e. Where the new ones are better they take the place of
-    the best. The next window begins from the best, and they are what is returned.
+    the parameters over the window's last part, ``tail`` of it, against the best ones so far:
+    bounds of both, from the same random numbers, so that their difference has a small standard
+    error e. Of these pairs there are at most ``comparisons`` for each step of the window: first an
+    eighth of them, more where they may show that the datum has converged. Where the new parameters
+    are better they take the place of the best. The next window begins from the best, and they are
+    what is returned.
 
     *Converged* means that another window would gain less than ``min_gain`` nats. The published
     way takes that for granted after more than ``patience`` windows running without a gain.
@@ -36,12 +43,16 @@ class LocalSettings:
     ``growth`` times as long, and progress slows down. A gain that noise hides, or a bound that
     has fallen, is no convergence.
 
+    ``usual_steps`` are as many as a search takes where nothing is known of it.
+
     ``label`` names the settings in tables. ``loss`` is their own bound, of ``num_samples``, which
-    also says how many data take steps together. ``start`` is where a family that is the run's own
-    starts, ``encoder`` (with the trained weights) or ``initial``; other families have no encoder.
+    also says how many data take steps together. ``start`` is where families start, ``encoder``
+    or ``initial``: the run's own at the encoder's context with the trained weights, a lone
+    Gaussian at the moments of the run's own posterior, others have no encoder.
     The best of ``starts`` is kept: see ``models.local.starts``.
     ``lr`` is Adam's for the context, ``weight_lr`` that for weights: a net's output moves by the
-    sum of many. ``schedule`` maps the position within a window, 0 to 1, to a factor on both.
+    sum of many. ``betas`` are how much Adam remembers of gradients and of their squares.
+    ``schedule`` maps the position within a window, 0 to 1, to a factor on both.
     ``restart`` lets Adam forget its moments at the start of a window: those of the first steps,
     in a base as wide as the prior, would keep later ones small for long.
     """
@@ -53,6 +64,7 @@ class LocalSettings:
     starts: int
     lr: float
     weight_lr: float
+    betas: tuple[float, float]
     schedule: Callable[[float], float]
     restart: bool
     window: int
@@ -62,6 +74,12 @@ class LocalSettings:
     patience: int
     min_gain: float
     max_steps: int
+    usual_steps: int
+
+    def chunk_size(self, device: torch.device) -> int:
+        """How many data take a step together."""
+        rows = CPU_ROWS if device.type == "cpu" else DEVICE_ROWS
+        return max(1, rows // self.num_samples)
 
 
 local_settings: Registry[LocalSettings] = Registry("local_settings", "models.local")
@@ -94,7 +112,8 @@ def paper(
     Args:
         num_samples: S.
         gradient: of the ELBO, ``plain`` or ``stl``.
-        start: ``encoder`` starts the run's own family from the trained encoder and weights.
+        start: ``encoder`` starts the run's own family from its encoder and trained weights, lone
+            Gaussians of another kind from its moments; the paper starts all as fresh ones.
         lr: of Adam.
         window: steps whose bounds are averaged before they are compared.
         patience: how many windows without a gain are allowed.
@@ -109,6 +128,7 @@ def paper(
         starts=starts,
         lr=lr,
         weight_lr=lr,
+        betas=(0.9, 0.999),
         schedule=lambda position: 1.0,
         restart=False,
         window=window,
@@ -118,10 +138,12 @@ def paper(
         patience=patience,
         min_gain=0.0,
         max_steps=max_steps,
+        usual_steps=min(5_000, max_steps),
     )
 
 
-COMPARISONS = 1 / 8  # a step: in all about as much work as a twelfth of the steps
+# Pairs of bounds a step, at most: two thirds of its work. Mostly an eighth of them are enough.
+COMPARISONS = 1
 WARMUP = 0.05  # of a window: Adam's first steps after a restart are as long as the rate
 
 
@@ -146,18 +168,19 @@ def fast(
     """Adam in cosine cycles, each twice as long as the last, from the encoder's output.
 
     The rate falls to zero within a cycle (Loshchilov and Hutter 2017, arXiv 1608.03983), and the
-    parameters are averaged over its last quarter, which takes out the noise of few samples. Each
+    parameters are averaged over its last half, which takes out the noise of few samples. Each
     cycle starts Adam afresh. A datum is done when the next cycle would gain less than `min_gain`.
 
     Args:
         num_samples: S.
         gradient: of the ELBO, ``plain`` or ``stl``.
-        start: where the run's own family starts: ``encoder`` (and trained weights) or ``initial``.
+        start: ``encoder`` starts the run's own family from its encoder and trained weights, lone
+            Gaussians of another kind from its moments; ``initial`` starts all as fresh ones.
         lr: of Adam for the context, at the start of each cycle.
         weight_lr: the same for the posterior's weights.
-        window: steps of the first cycle.
+        window: steps of the second cycle; the first has half of them.
         min_gain: nats.
-        max_steps: the end for data that have not converged; four cycles by default.
+        max_steps: the end for data that have not converged; five cycles by default.
         starts: the best of this many is kept.
     """
     return LocalSettings(
@@ -168,13 +191,15 @@ def fast(
         starts=starts,
         lr=lr,
         weight_lr=weight_lr,
+        betas=(0.9, 0.95),  # a start as wide as the prior has huge gradients, soon to be forgotten
         schedule=_cosine,
         restart=True,
-        window=window,
+        window=-(-window // 2),
         growth=2,
-        tail=0.25,
+        tail=0.5,
         comparisons=COMPARISONS,
         patience=0,
         min_gain=min_gain,
         max_steps=max_steps,
+        usual_steps=min(2 * window, max_steps),
     )

@@ -18,10 +18,12 @@ from models.local.search import LocalOptimum
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity, Remembered
 from models.posteriors.per_datum import per_datum
+from models.posteriors.protocol import Moments
 
 PRIOR_DRAWS = 256  # for the prior's scale
 NARROW = 0.2  # of the prior's scale: a search that begins narrow stays in its mode
 SMALLEST_SCALE = 1e-4
+MATCHED_DRAWS = 100
 MOVES, LEAPFROGS = 60, 5  # of a short run of Hamiltonian Monte Carlo; its first half finds its way
 ACCEPTANCE = 0.65  # what its step sizes aim at (Neal 2011, arXiv 1206.1901)
 
@@ -63,6 +65,25 @@ def starting_contexts(
         moments += _moments(model.log_joint(x), model.sample_prior(num_runs, len(x)))
     contexts += [_placed(posterior, contexts[0], *pair) for pair in moments]
     return torch.cat(contexts)
+
+
+@torch.no_grad()
+def matched_context(
+    model: GenerativeModel, posterior: Chain, x: Tensor, own: Chain, context: Tensor
+) -> Tensor:
+    """Context (B, P) of a lone Gaussian with the moments of the chain ``own`` at ``context``.
+
+    Mean and variance of each number, of ``own``'s base where that is all, else of 100 draws from
+    the global generator. Where these are not finite the initial context.
+    """
+    initial = posterior.initial_context().to(x).repeat(len(x), 1)
+    moments = None if own.transitions else own.base.moments(context)
+    if moments is None:
+        z = own(context, model.log_joint(x), MATCHED_DRAWS).state.z  # (S, B, D)
+        moments = Moments(z.mean(0), z.var(0))
+    scale = moments.variance.sqrt().clamp_min(SMALLEST_SCALE)
+    placed = _placed(posterior, initial, moments.mean, scale)
+    return torch.where(placed.isfinite().all(-1, keepdim=True), placed, initial)
 
 
 def _placed(posterior: Chain, context: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

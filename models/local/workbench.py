@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -26,7 +25,14 @@ class Workbench:
     ``Chain.moved`` says what a move of one means, so that a step suits the base's scale.
     """
 
-    def __init__(self, posterior: Chain, context: Tensor, size: int, scope: Scope) -> None:
+    def __init__(
+        self,
+        posterior: Chain,
+        context: Tensor,
+        size: int,
+        scope: Scope,
+        betas: tuple[float, float],
+    ) -> None:
         self.posterior, weights = posterior, {}
         if scope == "posterior":
             self.posterior = per_datum(posterior, size)
@@ -39,24 +45,19 @@ class Workbench:
         groups: list[dict[str, Any]] = [{"params": [self.move]}]
         if weights:
             groups.append({"params": list(weights.values())})
-        self.optimiser = Adam(groups, fused=True)
+        self.optimiser = Adam(groups, betas=betas, fused=True)
         for leaf in self.leaves.values():
             moments = {name: torch.zeros_like(leaf) for name in MOMENTS}
             step = torch.zeros((), device=leaf.device)
             self.optimiser.state[leaf] = {"step": step, **moments}
 
-    @torch.no_grad()
-    def load(self, tables: Mapping[str, Table], rows: Tensor, step: int) -> None:
-        """Take parameters and moments of some rows of the tables, ``step`` steps into Adam's."""
-        own = self.tables()
-        for name, table in tables.items():
-            for key, values in table.items():
-                torch.index_select(values, 0, rows, out=own[name][key])
+    def begin(self, step: int) -> None:
+        """Go on ``step`` steps into Adam's."""
         for leaf in self.leaves.values():
             self.optimiser.state[leaf]["step"].fill_(step)
 
     def tables(self) -> dict[str, Table]:
-        """Parameters, their averages and moments under the names that they are stored by."""
+        """Parameters, averages and Adam's moments, under the names that they are stored by."""
         state = self.optimiser.state
         moments = {
             moment: {name: state[leaf][moment] for name, leaf in self.leaves.items()}

@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from estimators.protocol import Quantity
 from experiments.runner.batches import Batch, Series, Tell, Workplace
 from experiments.runner.build import Family, LocalPlan
 from experiments.runner.crew import Crew, carry_out
 from experiments.runner.rows import make_rows
-from experiments.runner.schema import Phase
+from experiments.runner.schema import Phase, RunConfig
 from experiments.runner.session import Session
-from models.local import LocalSearch, best_of, starting_contexts
+from models.local import (
+    LocalSearch,
+    LocalSettings,
+    best_of,
+    matched_context,
+    starting_contexts,
+)
 from utils import checkpoint, seeding
+from utils.compiled import is_wanted
 from utils.results.records import Estimate as EstimateRow
 
 PHASE: Phase = "local_optimisation"
@@ -73,6 +81,18 @@ def measure(place: Workplace, batch: Batch, tell: Tell) -> list[EstimateRow] | N
     return _Search(place, batch).rows(tell)
 
 
+def _wants_compiler(config: RunConfig, settings: LocalSettings, x: Tensor) -> bool:
+    """By the steps of one family, each of a chunk of data.
+
+    ``x`` are the data of the batch, as many as are taken for all where ``evaluation.max_data``
+    does not say.
+    """
+    size = min(settings.chunk_size(x.device), config.local_optimisation.batch_size)
+    num_data = (config.evaluation.max_data or len(x)) * settings.starts
+    num_chunks = -(-num_data // size) * len(config.evaluation.splits)
+    return is_wanted(config.runtime.compile, num_chunks * settings.usual_steps)
+
+
 class _Search:
     """The local optimisation of one batch, with its checkpoints and its stream of noise."""
 
@@ -87,14 +107,16 @@ class _Search:
         plan, x, vae, config = self._plan, self._batch.x, self._place.built.vae, self._place.config
         posterior = family.posterior.to(x.device)
         given = [posterior.initial_context().to(x).repeat(len(x), 1)]
-        if family.is_own:
-            with torch.no_grad():
-                given.append(vae.context(x))
-            if plan.settings.start == "encoder":
-                posterior = vae.posterior
-                given.reverse()
         stream = seeding.derive(config.seed, PHASE, self._batch.name, "starts")
-        with seeding.isolated(stream):
+        with seeding.isolated(stream), torch.no_grad():
+            context, own = vae.context(x), vae.posterior
+            if family.is_own:
+                given.append(context)
+            elif plan.settings.start == "encoder" and not posterior.transitions:
+                given.append(matched_context(vae.model, posterior, x, own, context))
+            if plan.settings.start == "encoder":
+                posterior = own if family.is_own else posterior
+                given.reverse()
             contexts = starting_contexts(vae.model, posterior, x, given, self._num_starts)
         return LocalSearch(
             plan.loss or plan.settings.loss,
@@ -104,7 +126,7 @@ class _Search:
             contexts,
             plan.settings,
             scope=config.local_optimisation.scope,
-            compile_step=config.runtime.compile == "on",
+            compile_step=_wants_compiler(config, plan.settings, x),
             warn=self._place.warn,
         )
 
@@ -165,7 +187,8 @@ class _Search:
         state = self._load()
         if state is None or state["batch"] != self._batch.name:
             return
-        if not checkpoint.alike(state, self._state()):
+        search = state.get("search")
+        if not (isinstance(search, Mapping) and self._search.fits(search)):
             self._place.warn(
                 f"this batch starts afresh: {self._path} has other keys, types or shapes"
             )

@@ -14,10 +14,9 @@ from experiments.runner.signals import Interruption
 from experiments.runner.trainer import Metrics, Trainer, count_data
 from experiments.runner.weights import CHECKPOINT, epoch_path
 from utils import checkpoint, seeding
-from utils.compiled import has_compiler
+from utils.compiled import is_wanted
 from utils.console import Advance
 
-COMPILE_FROM_STEPS = 50_000  # below, compiling (about half a minute) costs more than it saves
 DISPLAY_SECONDS = 0.25
 
 
@@ -90,11 +89,8 @@ def training_epochs(
 def _wants_compiler(session: Session) -> bool:
     options = session.config.training
     size = count_data(session.data, options)
-    # From the configuration alone, so that a resumed run computes what the first one did.
     steps = options.epochs * -(-size // options.batch_size)
-    long = steps >= COMPILE_FROM_STEPS
-    wanted = {"off": False, "on": True, "auto": long and has_compiler()}
-    return wanted[session.config.runtime.compile]
+    return is_wanted(session.config.runtime.compile, steps)
 
 
 def _record_epoch(session: Session, trainer: Trainer, pictures: Pictures) -> str:
