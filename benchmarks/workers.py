@@ -1,6 +1,7 @@
 """Time of a run's measurements by the number of its workers: on the clock, and of processors.
 
-python -m benchmarks.workers [--workers 1 2] [--threads 2] [--data 250] [--rounds 3]
+python -m benchmarks.workers [--workers 1 2] [--threads 2] [--data 250] [--batches 8]
+    [--rounds 3]
 
 All have the same threads in all. What processors do more with several workers is the price: each
 has to start Python, and keeps its searches. On the clock they can gain only where there are as
@@ -23,7 +24,8 @@ from typing import NamedTuple
 CONFIG = ("-config", "configs/quickstart/base.yaml", "-q", "-set")
 WORK = (
     "phases=[local_optimisation, estimate]",
-    "evaluation.estimators=[{name: importance}, {name: ais, num_distributions: 50}]",
+    "local_optimisation.setting={name: fast, max_steps: 400, num_samples: 20}",
+    "evaluation.estimators=[{name: ais, num_chains: 20, num_distributions: 25}]",
 )
 
 
@@ -35,9 +37,9 @@ class Cost(NamedTuple):
     rows: bytes
 
 
-def measure(workers: int, threads: int, num_data: int) -> Cost:
+def measure(workers: int, threads: int, num_data: int, num_batches: int) -> Cost:
     """Carry out the run in a fresh folder."""
-    size = max(1, num_data // 10)
+    size = max(1, num_data // num_batches)
     batches = (f"evaluation.batch_size={size}", f"local_optimisation.batch_size={size}")
     runtime = (f"runtime.workers={workers}", f"runtime.threads={threads}")
     assignments = (*WORK, *batches, *runtime, f"evaluation.max_data={num_data}")
@@ -60,12 +62,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--data", type=int, default=250)
+    parser.add_argument("--batches", type=int, default=8, help="of data, for each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    sizes = options.threads, options.data, options.batches
     rounds: list[dict[int, Cost]] = []
     for number in range(options.rounds):  # one order, then the other
         order = options.workers[:: -1 if number % 2 else 1]
-        rounds.append({n: measure(n, options.threads, options.data) for n in order})
+        rounds.append({workers: measure(workers, *sizes) for workers in order})
     first = options.workers[0]
     for workers in options.workers:
         costs = [(by[workers], by[first]) for by in rounds]
