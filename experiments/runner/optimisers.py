@@ -11,12 +11,16 @@ from annotated_types import Ge, Gt, Lt
 from torch import nn
 from torch.optim import Optimizer
 
+from utils.eager import eager
 from utils.registry import Registry
 from utils.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Unique
 
 Parameters = Iterable[nn.Parameter]
 Beta = Annotated[float, Ge(0), Lt(1)]
 Betas = tuple[Beta, Beta]
+
+Adam, Adamax = eager(torch.optim.Adam), eager(torch.optim.Adamax)
+RMSprop, SGD = eager(torch.optim.RMSprop), eager(torch.optim.SGD)
 
 optimisers: Registry[Optimizer] = Registry("optimisers", "experiments.runner.optimisers")
 
@@ -32,9 +36,7 @@ def adam(
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015, arXiv 1412.6980)."""
     # Fused: one pass over each tensor; about a fifth of a small VAE's step on a CPU.
-    return torch.optim.Adam(
-        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
-    )
+    return Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
 @optimisers.register("adamax")
@@ -47,9 +49,7 @@ def adamax(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Adamax, Adam with the infinity norm (Kingma and Ba 2015, arXiv 1412.6980)."""
-    return torch.optim.Adamax(
-        parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True
-    )
+    return Adamax(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True)
 
 
 @optimisers.register("rmsprop")
@@ -63,7 +63,7 @@ def rmsprop(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """RMSprop (Tieleman and Hinton 2012)."""
-    return torch.optim.RMSprop(
+    return RMSprop(
         parameters, lr=lr, alpha=alpha, eps=eps, momentum=momentum,
         weight_decay=weight_decay, foreach=True,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def sgd(
     weight_decay: NonNegativeFloat = 0.0,
 ) -> Optimizer:
     """Stochastic gradient descent, with momentum if wanted."""
-    return torch.optim.SGD(
+    return SGD(
         parameters, lr=lr, momentum=momentum, nesterov=nesterov,
         weight_decay=weight_decay, foreach=True,
     )  # fmt: skip
