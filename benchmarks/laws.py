@@ -34,6 +34,9 @@ from estimators.protocol import Estimator
 # What the commands import late is loaded once, before the processes part.
 from experiments.reporting import gap_figures, pivot, run_list  # noqa: F401
 from experiments.runner import app  # noqa: F401
+from experiments.runner.batches import Workplace
+from experiments.runner.crew import Alone
+from experiments.runner.phases import MEASURES
 from experiments.runner.phases.estimate import estimate
 from experiments.runner.phases.local_optimisation import optimise_locally
 from experiments.runner.signals import Interruption
@@ -93,7 +96,8 @@ def phase(root: Path, size: int, *, name: str) -> Work:
 
     def work() -> None:
         session = make_session(config, data, _fresh(root))
-        PHASES[name](session, Interruption(), 0)
+        place = Workplace(session.config, session.built, session.folder.path, print)
+        PHASES[name](session, Alone(place, MEASURES, Interruption()), 0)
         session.recorder.close("finished")
 
     return work

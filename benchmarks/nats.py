@@ -55,7 +55,7 @@ class Point(NamedTuple):
 def measured(built: Built, x: torch.Tensor, options: Mapping[str, Any]) -> Point:
     """Run one estimator on x once."""
     node = TypeAdapter(Annotated[Node, estimators]).validate_python(options)
-    estimator = node.build(compile_step=False)
+    estimator = node.build(compile_step=False, rounded_forces=False)
     torch.manual_seed(0)
     values: list[torch.Tensor] = []
 

@@ -41,6 +41,7 @@ ARGUMENTS = {
     "startup": "--rounds 1",
     "toys": "--rounds 1 --no-compile",
     "training": "--rounds 1 --no-compile",
+    "workers": "--workers 1 2 --threads 1 --data 2 --batches 1 --rounds 1",
     "usage": "--rounds 1 --num-train 200 --posteriors gaussian",
 }
 SMALLER: Mapping[str, Mapping[str, Any]] = {
@@ -59,7 +60,7 @@ SMALLER: Mapping[str, Mapping[str, Any]] = {
     "training": {"NUM_TRAIN": 200, "NUM_VALIDATION": 100},
 }
 """What no argument changes."""
-SLOW = ("local", "mcvae", "scaling", "startup")
+SLOW = ("local", "mcvae", "scaling", "startup", "workers")
 OF_RUNS = (demo_gap, nats)  # these look at runs that are there
 
 

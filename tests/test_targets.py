@@ -16,7 +16,8 @@ from models.losses import AVO, ELBO, IWAE, Bound, Loss
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.hamiltonian import Hamiltonian
-from models.posteriors.langevin import Langevin, MetropolisLangevin
+from models.posteriors.langevin import Langevin
+from models.posteriors.metropolis import MetropolisLangevin
 from models.posteriors.paths import GeometricPath, Target, traced, untraced
 from models.posteriors.protocol import Move, State, Transition
 from models.posteriors.schedules import Free, Linear, Schedule, Sigmoidal, beta_schedules

@@ -13,7 +13,8 @@ from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.trainer import DivergedError, Trainer
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import DiagonalGaussian
-from models.posteriors.langevin import MetropolisLangevin, Proposal
+from models.posteriors.langevin import Proposal
+from models.posteriors.metropolis import MetropolisLangevin
 from models.posteriors.paths import Target
 from models.posteriors.step_sizes import LearnedSize
 from models.vae import VAE

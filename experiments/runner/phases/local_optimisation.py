@@ -87,7 +87,9 @@ def _wants_compiler(config: RunConfig, settings: LocalSettings, x: Tensor) -> bo
     ``x`` are the data of the batch, as many as are taken for all where ``evaluation.max_data``
     does not say.
     """
-    size = min(settings.chunk_size(x.device), config.local_optimisation.batch_size)
+    size = min(
+        settings.chunk_size(x.device), config.local_optimisation.batch_size * settings.starts
+    )
     num_data = (config.evaluation.max_data or len(x)) * settings.starts
     num_chunks = -(-num_data // size) * len(config.evaluation.splits)
     return is_wanted(config.runtime.compile, num_chunks * settings.usual_steps)
