@@ -322,7 +322,10 @@ def may_round(path: Path, pilot: Pilot, num_leapfrog: int) -> bool:
     if pilot.chains is None:
         return False
     exact = path.slope_gradient(pilot.chains)
-    rounded = in_bf16(path.slope_gradient, path.x.device)(pilot.chains)
+    try:
+        rounded = in_bf16(path.slope_gradient, path.x.device)(pilot.chains)
+    except RuntimeError:  # the model does something that bf16 has no kernel for
+        return False
     error = (rounded - exact).square().sum(-1).mean(0).sqrt()  # (B,)
     energy = error * pilot.log_step_sizes[-1].exp() * math.sqrt(num_leapfrog)
     return bool((energy <= LARGEST_ROUNDING).all())

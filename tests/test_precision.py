@@ -19,7 +19,7 @@ from experiments.runner.build import rounds_forces
 from experiments.runner.provenance import device_name
 from experiments.runner.schema import Runtime
 from models.generative import DeepLatentGaussian, LinearGaussian
-from models.likelihoods import Bernoulli
+from models.likelihoods import Bernoulli, likelihoods
 from models.networks.mlp import mlp_decoder
 from models.posteriors.gaussian import gaussian
 from models.posteriors.paths import PLAIN, Differentiator, untraced
@@ -118,6 +118,32 @@ def test_narrow_posteriors_are_not_rounded(scale, may):
         path = PriorPath(model, model.sample(4).x)
         pilot = run_pilot(path, 10)
         assert may_round(path, pilot, 10) == may
+
+
+@pytest.mark.parametrize("likelihood", likelihoods.names())
+def test_every_likelihood_has_forces_in_bf16(likelihood):
+    """Beside the rounding of a logit, which 8 bits tell to 0.4 %, they are those of float32."""
+    made = likelihoods[likelihood].factory()
+    decoder = mlp_decoder(4, (1, 8, 8), made.num_parameters)
+    model = DeepLatentGaussian(4, (1, 8, 8), decoder, made)
+    path = PriorPath(model, (torch.rand(3, 1, 8, 8) < 0.5).float())
+    u = path.draw(20)
+    exact, rounded = path.slope_gradient(u), in_bf16(path.slope_gradient, CPU)(u)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).norm() < 0.2 * exact.norm()
+
+
+def test_a_model_that_bf16_has_no_kernel_for_is_not_rounded(vae):
+    class Special(DeepLatentGaussian):
+        def likelihood_gradient(self, x: Tensor, z: Tensor) -> Tensor:
+            if torch.is_autocast_enabled("cpu"):
+                raise RuntimeError("\"special\" not implemented for 'BFloat16'")
+            return super().likelihood_gradient(x, z)
+
+    model = Special(4, (1, 8, 8), vae.decoder, vae.likelihood)
+    with torch.no_grad():
+        path = PriorPath(model, (torch.rand(2, 1, 8, 8) < 0.5).float())
+        assert not may_round(path, run_pilot(path, 2), 2)
 
 
 def test_nothing_is_rounded_without_a_pilot_run(vae):
