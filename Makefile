@@ -8,7 +8,7 @@ NUM_SEEDS ?= 20
 UNSEEDED := architecture benchmarks cli config_includes config_layers config_set config_yaml configs \
 	data_cached data_cifar10 data_mnist data_own database docs eager gap_figures gaps interrupted main \
 	mishaps pivot plot_from_db plugins ray recorder reference refusals registry report reporting \
-	results signals slurm sweep sweep_file sweep_pool sweeps validation weights
+	results samplers_vae servers signals slurm sweep sweep_file sweep_pool sweeps validation weights workers
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
 DOCS := .venv-docs
