@@ -214,7 +214,8 @@ def stop(*_):
     open(f"{here}/stopped{seed}", "w")
     if seed != 1: sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
-open(f"{here}/begun{seed}", "w").write(str(os.getpid()))
+with open(f"{here}/begun{seed}", "w") as file:  # closed here: a finaliser would swallow the exit
+    file.write(str(os.getpid()))
 while True: time.sleep(0.01)
 """
 
