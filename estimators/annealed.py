@@ -373,7 +373,8 @@ class AnnealedImportanceSampling(Annealer):
         resample_below: resample a datum's chains when their effective sample size falls below
             this share (sequential Monte Carlo, Del Moral et al. 2006); null: never.
         step_size: of all moves; null: what the pilot run finds.
-        chunk_size: rows (chains times data points) through the decoder at once; bounds memory.
+        chunk_size: rows (chains times data points) through the decoder at once, all chains of a
+            datum at least; bounds memory.
 
     Per datum it gives ``log_px`` with its delta-method standard error over chains; ``reliable``,
     1 where that error can be believed (an effective number of three chains and of 5 % of all); the
