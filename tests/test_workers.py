@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from experiments.runner import plugins
-from experiments.runner.workers import Workers, device_of
+from experiments.runner.workers import PROGRAM, Workers, device_of
 from tests.components import SEED
 from tests.test_interrupted import Started, wait_for
 from tests.tiny_runs import QUICKSTART, run
@@ -192,19 +192,28 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path):
     arguments = ["-config", QUICKSTART, "-set", *ONE_BATCH, long, "runtime.workers=2"]
     process = Started(arguments, tmp_path)
     try:
-        wait_for(lambda: children(process.process.pid) != [], SECONDS)
-        (worker,) = children(process.process.pid)
+        wait_for(lambda: workers_of(process.process.pid) != [], SECONDS)
+        (worker,) = workers_of(process.process.pid)
     finally:
         process.kill()
     wait_for(lambda: not is_alive(worker), SECONDS)
 
 
-def children(pid: int) -> list[int]:
-    """Of a process, those that have not ended."""
+def workers_of(pid: int) -> list[int]:
+    """Of a process, the workers that have not ended: it has other children, which come and go."""
     statuses = {int(path.parent.name): state(path) for path in Path("/proc").glob("[0-9]*/stat")}
-    return [
+    living = [
         child for child, (letter, parent) in statuses.items() if parent == pid and letter != "Z"
     ]
+    return [child for child in living if is_worker(child)]
+
+
+def is_worker(pid: int) -> bool:
+    """Not where it is gone, or where its program has not begun yet."""
+    try:
+        return PROGRAM[-1].encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def is_alive(pid: int) -> bool:
