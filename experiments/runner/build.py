@@ -131,7 +131,11 @@ def _networks(config: RunConfig, x_shape: Sequence[int]) -> VAE:
     _check_x(config, math.prod(x_shape) > 0, model, encoder)
     sizes = {"latent_dim": model.latent_dim, "num_features": encoder.num_features}
     posterior = _build("posterior", config.posterior.build, **sizes)
-    return _build("posterior", VAE, model=model, encoder=encoder, posterior=posterior)
+    refinement, size = config.refinement, posterior.context_size
+    if refinement is not None:
+        refinement = _build("refinement", refinement.build, context_size=size)
+    parts = {"model": model, "encoder": encoder, "posterior": posterior, "refinement": refinement}
+    return _build("posterior", VAE, **parts)
 
 
 def _check_x(config: RunConfig, has_x: bool, model: GenerativeModel, encoder: Encoder) -> None:

@@ -60,7 +60,7 @@ def phase_codes(config: RunConfig) -> dict[str, Code]:
 
 
 def _phase_code(config: RunConfig, phase: Phase) -> Code:
-    sections = {"data", "model", "encoder", "posterior", *SCIENCE[phase]}
+    sections = {"data", "model", "encoder", "posterior", "refinement", *SCIENCE[phase]}
     components = {name for section in sections for name in _modules(getattr(config, section))}
     outside = {plugin.name: plugin.source for plugin in plugins.of_modules(components)}
     return code_of({*DRIVERS[phase], *components}, outside=outside)

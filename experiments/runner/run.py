@@ -66,7 +66,7 @@ class Identified:
         return run_id(self.hash, self.config.seed)
 
 
-SECTIONS = ("phases", "data", "model", "encoder", "posterior", "initialise")
+SECTIONS = ("phases", "data", "model", "encoder", "posterior", "refinement", "initialise")
 """The sections that identify every run; each phase adds those that it reads."""
 
 

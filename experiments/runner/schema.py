@@ -24,6 +24,7 @@ from models.networks import decoders, encoders
 from models.posteriors.protocol import bases, conditionals, posteriors, transitions
 from models.posteriors.schedules import beta_schedules
 from models.posteriors.step_sizes import step_sizes
+from models.refinements import refinements
 from utils.data.base import datasets
 from utils.precision import Precision
 from utils.registry import Node, Registry
@@ -42,8 +43,8 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     registry.kind: registry
     for registry in (
         datasets, models, decoders, likelihoods, encoders, posteriors, bases, transitions,
-        conditionals, beta_schedules, step_sizes, losses, warmups, optimisers, schedules,
-        local_settings, estimators,
+        conditionals, beta_schedules, step_sizes, refinements, losses, warmups, optimisers,
+        schedules, local_settings, estimators,
     )
 }  # fmt: skip
 
@@ -250,6 +251,8 @@ class RunConfig:
     """See `runtime`."""
     phases: Annotated[list[Phase], AfterValidator(_check_order)]
     """What is done, in this order."""
+    refinement: Annotated[Node, refinements] | None = None
+    """What makes the encoder's answer better for each datum; null: nothing."""
     plugins: Annotated[list[Plugin], AfterValidator(lambda given: given or None)] | None = None
     """Paths, relative to this file, of Python files that register components of your own."""
     initialise: Initialise | None = None
@@ -299,7 +302,9 @@ def default_values(section: str) -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {}
 
 
-TRAINED = ("data", "model", "encoder", "posterior", "loss", "training", "initialise")
+TRAINED = (
+    "data", "model", "encoder", "posterior", "refinement", "loss", "training", "initialise",
+)  # fmt: skip
 """The sections that, with the seed, identify what is trained."""
 
 SCIENCE: Mapping[Phase, Sequence[str]] = {

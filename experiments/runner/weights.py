@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.runner.build import BuildError
 from experiments.runner.resuming import Training
@@ -25,7 +25,7 @@ from utils.results.records import MEMBERSHIP, Link, RunRecord
 CHECKPOINT = "last.pt"
 MODULES: Mapping[Part, Sequence[str]] = {
     "model": ("model",),
-    "encoder": ("encoder", "amortiser"),
+    "encoder": ("encoder", "amortiser", "refinement"),
     "posterior": ("posterior", "expansion"),
 }
 
@@ -167,11 +167,11 @@ def load_into(vae: VAE, initialise: Initialise, results: Path, device: torch.dev
     folder = RunFolder(results / "runs" / initialise.run)
     epoch, weights = _weights(folder, initialise, device)
     for part in initialise.parts:
-        for name in MODULES[part]:
+        for name, module in _modules(vae, part):
             prefix = f"{name}."
             own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             try:
-                getattr(vae, name).load_state_dict(own)
+                module.load_state_dict(own)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
                 raise BuildError(
@@ -228,5 +228,13 @@ def _check_owner(path: Path, state: Mapping[str, Any], record: RunRecord | None)
 def fix(vae: VAE, parts: Collection[Part]) -> None:
     """Let the ``parts`` keep their weights in training."""
     for part in parts:
-        for name in MODULES[part]:
-            getattr(vae, name).requires_grad_(False)
+        for _, module in _modules(vae, part):
+            module.requires_grad_(False)
+
+
+def _modules(vae: VAE, part: Part) -> Iterator[tuple[str, nn.Module]]:
+    """Those of a part that there are, by name."""
+    for name in MODULES[part]:
+        module = getattr(vae, name)
+        if module is not None:
+            yield name, module
