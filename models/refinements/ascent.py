@@ -24,7 +24,7 @@ class Ascent(Refinement):
         lr: the paper's 1 for the mean of a batch of 50 is 0.02 for each datum.
         momentum: share of the velocity that is kept.
         clip: largest norm of a datum's gradient.
-        num_samples: draws a step.
+        num_samples: draws a step; with the paper's 1 their noise can cost more than is gained.
         unrolled: false: the steps are constants, and only where they end is learned.
     """
 
@@ -35,7 +35,7 @@ class Ascent(Refinement):
         lr: PositiveFloat = 0.02,
         momentum: Fraction = 0.5,
         clip: PositiveFloat = 5.0,
-        num_samples: PositiveInt = 1,
+        num_samples: PositiveInt = 10,
         unrolled: bool = True,
     ) -> None:
         super().__init__()
