@@ -327,7 +327,7 @@ def test_the_loss_of_a_datum_does_not_depend_on_the_others(linear_gaussian, monk
     torch.testing.assert_close(many, alone.repeat(7))
 
 
-REFUSED = {"gaussian", "langevin", "annealed_mala"}  # and what adds a partner
+REFUSED = {"gaussian", "langevin", "annealed_mala", "stochastic_flow"}  # and what adds a partner
 
 
 @pytest.mark.parametrize("options", POSTERIORS)

@@ -1,13 +1,17 @@
-"""Monte-Carlo VAEs: chains of Langevin and Metropolis moves from the base to p(x, z), trained."""
+"""Monte-Carlo VAEs: chains of Langevin and Metropolis moves from the base to p(x, z), trained.
+
+With flows between the moves they are stochastic normalizing flows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
-from models.networks.layers import Widths
+from models.networks.layers import Activation, Widths
 from models.posteriors.chain import Chain
+from models.posteriors.coupling import coupling
 from models.posteriors.gaussian import DiagonalGaussian
 from models.posteriors.langevin import Langevin
 from models.posteriors.metropolis import MetropolisHamiltonian, MetropolisLangevin, Rule
@@ -19,20 +23,20 @@ from utils.types import Depth, Fraction, NonNegativeInt, NumSteps
 Schedules = Callable[..., Schedule]
 
 
-def _annealed(
-    base: Density | None,
-    make: Callable[[], Transition],
-    schedule: Schedules | None,
-    num_steps: int,
+def annealed(
     latent_dim: int,
+    base: Density | None,
+    layers: Sequence[Transition],
+    schedule: Schedules | None,
     shared_size: int = 0,
 ) -> Chain:
-    """A base, K moves, and their targets."""
+    """A base (null: a diagonal Gaussian), moves, a schedule (null: linear) of their targets."""
+    num_targets = sum(layer.uses_target for layer in layers)
     return Chain(
         DiagonalGaussian(latent_dim) if base is None else base,
-        [make() for _ in range(num_steps)],
+        layers,
         shared_size,
-        schedule=(Linear if schedule is None else schedule)(num_targets=num_steps),
+        schedule=(Linear if schedule is None else schedule)(num_targets=num_targets),
     )
 
 
@@ -66,15 +70,17 @@ def langevin(
     size = partial(BySpread, acceptance=0.9) if step_size is None else step_size
     if shared_size is None:
         shared_size = 0 if reverse_hidden is None else latent_dim
-    step = partial(
-        Langevin,
-        latent_dim,
-        step_size=size,
-        reverse_hidden=reverse_hidden,
-        shared_size=shared_size,
-        skip_below=skip_below,
-    )
-    return _annealed(base, step, schedule, num_steps, latent_dim, shared_size)
+    steps = [
+        Langevin(
+            latent_dim,
+            step_size=size,
+            reverse_hidden=reverse_hidden,
+            shared_size=shared_size,
+            skip_below=skip_below,
+        )
+        for _ in range(num_steps)
+    ]
+    return annealed(latent_dim, base, steps, schedule, shared_size)
 
 
 @posteriors.register("annealed_mala")
@@ -104,13 +110,69 @@ def annealed_mala(
 
     Raises ValueError for Hamiltonian moves by Barker's rule.
     """
+    moves = [_metropolis(latent_dim, step_size, num_leapfrog, rule) for _ in range(num_steps)]
+    return annealed(latent_dim, base, moves, schedule)
+
+
+@posteriors.register("stochastic_flow")
+def stochastic_flow(
+    latent_dim: int,
+    *,
+    base: Annotated[Density, bases] | None = None,
+    num_steps: NumSteps = 3,
+    num_layers: Depth = 2,
+    hidden: Widths = (50,),
+    activation: Activation = "tanh",
+    shared_size: NonNegativeInt = 0,
+    schedule: Annotated[Schedules, beta_schedules] | None = None,
+    step_size: Annotated[StepSizes, step_sizes] | None = None,
+    num_leapfrog: Depth | None = None,
+) -> Chain:
+    """Couplings between Metropolis moves: a stochastic normalizing flow (Wu et al. 2020).
+
+    arXiv 2002.06707: couplings take q0 to the first of K annealed targets, a move leaves that
+    invariant, further couplings take it to the next, and the last ones to p(x, z). Costs K + 1
+    gradients of the decoder a draw, with the loss ``transport`` K + 1 and K + 1 values.
+
+    Args:
+        base: of z_0; null: a diagonal Gaussian.
+        num_steps: K.
+        num_layers: couplings before, between and after the moves; they move the halves in turn.
+        hidden: widths of each coupling's net.
+        activation: nonlinearity of the nets.
+        shared_size: numbers of the encoder's features, h, that the nets see besides z; 0: none.
+        schedule: of b; null: ``linear``.
+        step_size: null: ``by_spread`` for an acceptance of 0.8.
+        num_leapfrog: null: Langevin moves; else Hamiltonian ones of so many steps.
+    """
+
+    def flow() -> list[Transition]:
+        return [
+            coupling(
+                latent_dim,
+                hidden=hidden,
+                activation=activation,
+                shared_size=shared_size,
+                flip=layer % 2 == 1,
+            )
+            for layer in range(num_layers)
+        ]
+
+    layers = flow()
+    for _ in range(num_steps):
+        layers += [_metropolis(latent_dim, step_size, num_leapfrog), *flow()]
+    return annealed(latent_dim, base, layers, schedule, shared_size)
+
+
+def _metropolis(
+    latent_dim: int,
+    step_size: StepSizes | None,
+    num_leapfrog: int | None,
+    rule: Rule = "metropolis",
+) -> Transition:
     size = BySpread if step_size is None else step_size
     if num_leapfrog is None:
-        move = partial(MetropolisLangevin, latent_dim, step_size=size, rule=rule)
-        return _annealed(base, move, schedule, num_steps, latent_dim)
+        return MetropolisLangevin(latent_dim, step_size=size, rule=rule)
     if rule != "metropolis":
         raise ValueError(f"`rule: {rule}` is for Langevin moves; leave `num_leapfrog` out")
-    trajectory = partial(
-        MetropolisHamiltonian, latent_dim, num_leapfrog=num_leapfrog, step_size=size
-    )
-    return _annealed(base, trajectory, schedule, num_steps, latent_dim)
+    return MetropolisHamiltonian(latent_dim, num_leapfrog=num_leapfrog, step_size=size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from models.networks.control import Control
@@ -18,31 +18,15 @@ from models.posteriors.controlled import (
     Refresh,
     Rule,
 )
-from models.posteriors.gaussian import DiagonalGaussian, StandardNormal
+from models.posteriors.gaussian import StandardNormal
 from models.posteriors.hamiltonian import Leapfrog
+from models.posteriors.monte_carlo import Schedules, annealed
 from models.posteriors.protocol import Density, Transition, bases, posteriors
-from models.posteriors.schedules import Linear, Schedule, beta_schedules
+from models.posteriors.schedules import beta_schedules
 from models.posteriors.step_sizes import StepSizes, step_sizes
 from utils.types import Depth, NonNegativeInt, PositiveFloat
 
-Schedules = Callable[..., Schedule]
 TOTAL = 6.0  # of the rates of a diffusion's steps; N(0, I) then remembers exp(-3) of its start
-
-
-def _annealed(
-    latent_dim: int,
-    base: Density | None,
-    layers: Sequence[Transition],
-    schedule: Schedules | None,
-    shared_size: int = 0,
-) -> Chain:
-    num_targets = sum(layer.uses_target for layer in layers)
-    return Chain(
-        DiagonalGaussian(latent_dim) if base is None else base,
-        layers,
-        shared_size,
-        schedule=(Linear if schedule is None else schedule)(num_targets=num_targets),
-    )
 
 
 def _control(
@@ -100,7 +84,7 @@ def uha(
     """
     refreshes = [Refresh(latent_dim, None, k, rule=refresh) for k in range(num_steps)]
     layers = _with_momentum(latent_dim, refreshes, step_size)
-    return _annealed(latent_dim, base, layers, schedule)
+    return annealed(latent_dim, base, layers, schedule)
 
 
 @posteriors.register("ldvi")
@@ -138,7 +122,7 @@ def ldvi(
         Refresh(latent_dim, net, k, pushed=pushed, rule=refresh) for k in range(num_steps)
     ]
     layers = _with_momentum(latent_dim, refreshes, step_size)
-    return _annealed(latent_dim, base, layers, schedule, net.shared_size)
+    return annealed(latent_dim, base, layers, schedule, net.shared_size)
 
 
 def _diffused(
@@ -151,7 +135,7 @@ def _diffused(
     net: Control,
 ) -> Chain:
     layers = [ControlledLangevin(latent_dim, net, k, pushed, step_size) for k in range(num_steps)]
-    return _annealed(latent_dim, base, layers, schedule, net.shared_size)
+    return annealed(latent_dim, base, layers, schedule, net.shared_size)
 
 
 @posteriors.register("mcd")
