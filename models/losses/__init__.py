@@ -5,6 +5,7 @@ from models.losses.avo import AVO
 from models.losses.bounds import ELBO, IWAE
 from models.losses.log_variance import LogVariance
 from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
+from models.losses.transport import Transport
 
 __all__ = [
     "AVO",
@@ -14,6 +15,7 @@ __all__ = [
     "LogTerms",
     "LogVariance",
     "Loss",
+    "Transport",
     "Warmup",
     "Weight",
     "cyclical_warmup",

@@ -17,6 +17,7 @@ from models.losses.protocol import (
     Loss,
     Warmup,
     Weight,
+    by_position,
     losses,
     stat_metrics,
     stats_of,
@@ -94,7 +95,7 @@ class AVO(Loss):
         self.warmup = warmup
         # Here and not where they are defined: this loads the compiler, a third of a start.
         self._coin = torch.compiler.disable(_coin)
-        self._by_position = torch.compiler.disable(_by_position)
+        self._by_position = torch.compiler.disable(by_position)
         self._with_constant = torch.compiler.disable(with_constant)
 
     def check(self, posterior: Chain) -> None:
@@ -174,20 +175,6 @@ class AVO(Loss):
 def _coin(probability: float) -> bool:
     """Not traced: the compiler would keep the first throw. On the CPU: nothing to wait for."""
     return torch.rand(()).item() < probability
-
-
-def _by_position(log_density: LogDensity, z: Tensor) -> Tensor:
-    """log_density(z) (S, B) as a function of z (S, B, D) alone; all else in it is constant.
-
-    Its gradient is taken at once, so that none is computed for the weights of a decoder. Not
-    traced: a compiled function's backward pass computes them all.
-    """
-    if not torch.is_grad_enabled():
-        return log_density(z)
-    at = z.detach().requires_grad_()
-    value = log_density(at)
-    (score,) = torch.autograd.grad(value.sum(), at)
-    return value.detach() + (score * (z - at.detach())).sum(-1)
 
 
 def _try_out(posterior: Chain) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
 from models.generative import GenerativeModel
@@ -13,6 +10,7 @@ from models.losses.protocol import (
     Bound,
     LogTerms,
     Loss,
+    Samples,
     Weight,
     losses,
     stat_metrics,
@@ -21,9 +19,6 @@ from models.losses.protocol import (
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity
 from models.posteriors.protocol import Stage
-
-Samples = Annotated[int, Ge(2), Le(10**9)]
-"""Of which there is a variance."""
 
 
 @losses.register("log_variance")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
+from models.posteriors.paths import LogDensity
 from models.posteriors.protocol import Stage
 from utils.gradients import frozen
 from utils.registry import Registry
+
+Samples = Annotated[int, Ge(2), Le(10**9)]
+"""Of which there is a variance."""
 
 
 class LogTerms(NamedTuple):
@@ -109,6 +114,20 @@ def with_constant(model: GenerativeModel, stages: Iterable[Stage]) -> list[Stage
     """
     with frozen(model):
         return list(stages)
+
+
+def by_position(log_density: LogDensity, z: Tensor) -> Tensor:
+    """log_density(z) (S, B) as a function of z (S, B, D) alone; all else in it is constant.
+
+    Its gradient is taken at once, so that none is computed for the weights of a decoder. Not
+    traced: a compiled function's backward pass computes them all.
+    """
+    if not torch.is_grad_enabled():
+        return log_density(z)
+    at = z.detach().requires_grad_()
+    value = log_density(at)
+    (score,) = torch.autograd.grad(value.sum(), at)
+    return value.detach() + (score * (z - at.detach())).sum(-1)
 
 
 Weight = float | Tensor

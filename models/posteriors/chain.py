@@ -11,25 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.posteriors.particles import resampled
-from models.posteriors.parts import Composite, Part
+from models.posteriors.parts import Composite, NoNumbers, Part, Shared
 from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
-from models.posteriors.protocol import Density, Move, Stage, State, Transition
+from models.posteriors.protocol import Density, Move, Segment, Stage, State, Transition
 from models.posteriors.schedules import Schedule
-
-
-class _Shared(Part):
-    """The numbers handed to every transition that asks for them: the papers' h."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.context_size = size
-
-
-class _NoNumbers(nn.Linear):
-    """A linear map of no outputs: torch would warn that there is nothing to initialise."""
-
-    def reset_parameters(self) -> None:
-        """There are none."""
 
 
 def _joined(transition: Transition, own: Tensor, shared: Tensor) -> Tensor:
@@ -89,7 +74,7 @@ class Chain(Composite):
                 f"the schedule is for {schedule.num_targets} transitions that look at their "
                 f"target, and there are {num_targets}"
             )
-        self._shared = _Shared(shared_size)
+        self._shared = Shared(shared_size)
         self.join()
 
     def own_parts(self) -> list[Part]:
@@ -112,7 +97,7 @@ class Chain(Composite):
 
         With those of a fresh datum as its bias, so that training starts near the prior.
         """
-        make = nn.Linear if self.amortised_size > 0 else _NoNumbers
+        make = nn.Linear if self.amortised_size > 0 else NoNumbers
         linear = make(num_features, self.amortised_size)
         with torch.no_grad():
             linear.bias.copy_(self.initial_amortised())
@@ -161,11 +146,44 @@ class Chain(Composite):
         for step in self._steps(slices, shared):
             if detach:
                 stage = stage.detach()
-            move = step.transition(stage.state, step.context, step.target(path))
-            stage = stage.after(move)
-            if self.resample_below is not None and step.transition.uses_target:
-                stage = resampled(stage, step.target(path), self.resample_below)
+            stage = self._after(stage, step)
             yield stage
+
+    def _after(self, stage: Stage, step: _Step) -> Stage:
+        """The stage after a step, resampled where it is to be."""
+        target = step.target(stage.path)
+        stage = stage.after(step.transition(stage.state, step.context, target))
+        if self.resample_below is None or not step.transition.uses_target:
+            return stage
+        return resampled(stage, target, self.resample_below)
+
+    def segments(
+        self, context: Tensor, log_joint: LogDensity, num_samples: int = 1
+    ) -> Iterator[Segment]:
+        """Draw as ``stages`` does; yield what lies before, between and after looks at a target.
+
+        The base's draws and the moves that look are made without gradients: a segment records
+        those of its own transitions alone. Targets depend on context and model as ever.
+        """
+        own, *slices, shared = self.split(context)
+        path = GeometricPath(self._log_base(own), log_joint)
+        with torch.no_grad():
+            z, log_q, _ = self.base.sample(context.new_empty(num_samples, len(context), 0), own)
+        stage = Stage(State(z), log_q, path)
+        stats: list[Mapping[str, Tensor]] = []
+        shares = torch.full_like(log_q, 1 / num_samples)
+        for step in self._steps(slices, shared):
+            if step.transition.uses_target:
+                target = step.target(path)
+                yield Segment(shares, stage, target, stats)
+                with torch.no_grad():
+                    stage = self._after(stage.detach(), step)
+                    log_f = target.evaluate(stage.state.z).log_density
+                    shares, stats = (log_f - stage.log_q).softmax(0), []
+            else:
+                stage = self._after(stage, step)
+            stats.append(stage.stats)
+        yield Segment(shares, stage, path.end, stats)
 
     def _steps(self, slices: list[Tensor], shared: Tensor) -> list[_Step]:
         """Each transition with what it gets out of the context but for the base's slice."""

@@ -65,6 +65,21 @@ class Learned(nn.Module):
         return self.numbers.expand(len(nothing), -1)
 
 
+class Shared(Part):
+    """The numbers handed to every transition that asks for them: the papers' h."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.context_size = size
+
+
+class NoNumbers(nn.Linear):
+    """A linear map of no outputs: torch would warn that there is nothing to initialise."""
+
+    def reset_parameters(self) -> None:
+        """There are none."""
+
+
 class Composite(Part, ABC):
     """A part made of parts; its numbers are theirs, in their order.
 

@@ -11,7 +11,7 @@ Dimension letters: S samples, B data points, D latent, V auxiliary, P context, K
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -197,6 +197,20 @@ class Stage(NamedTuple):
             _sum(self.excess, move.excess),
             move.stats,
         )
+
+
+class Segment(NamedTuple):
+    """What lies between two looks at a target.
+
+    ``stage`` is its end; ``shares`` (S, B), which sum to 1, are the normalised weights of the
+    draws at its beginning, under the target that was looked at there; ``target`` is looked at
+    next, at the chain's end p(x, z). ``stats`` are those of all moves since the last segment.
+    """
+
+    shares: Tensor
+    stage: Stage
+    target: Target
+    stats: Sequence[Mapping[str, Tensor]]
 
 
 def _sum(some: Tensor | None, more: Tensor | None) -> Tensor | None:
