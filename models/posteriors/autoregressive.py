@@ -88,7 +88,10 @@ class InverseAutoregressive(Transition):
 
     (m, l) comes from a masked net of z and h, so that one pass draws a sample (Kingma et al.
     2016, arXiv 1606.04934, its numerically stable form). Starts at z' = σ(forget_bias) z.
+    Backwards it takes a pass for each latent.
     """
+
+    reversible = True
 
     def __init__(
         self,
@@ -107,10 +110,21 @@ class InverseAutoregressive(Transition):
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; the target is not looked at."""
-        mean, raw = self.net(state.z, context).chunk(2, dim=-1)
-        minus_log_gate = F.softplus(-(raw + self.forget_bias))
+        mean, minus_log_gate = self._numbers(state.z, context)
         z = torch.lerp(mean, state.z, (-minus_log_gate).exp())
         return Move(state._replace(z=z), minus_log_gate.sum(-1))
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``: nothing is drawn."""
+        z, minus_log_gate = state.z, state.z
+        for _ in range(z.shape[-1]):  # a latent is right once those before it in their order are
+            mean, minus_log_gate = self._numbers(z, context)
+            z = mean + (state.z - mean) * minus_log_gate.exp()
+        return Move(state._replace(z=z), minus_log_gate.sum(-1))
+
+    def _numbers(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.net(z, h).chunk(2, dim=-1)
+        return mean, F.softplus(-(raw + self.forget_bias))
 
 
 @posteriors.register("iaf")

@@ -133,6 +133,8 @@ class PartnerCoupling(Transition):
     (``sigmoid``).
     """
 
+    reversible = True
+
     def __init__(
         self,
         latent_dim: int,
@@ -154,6 +156,13 @@ class PartnerCoupling(Transition):
         """See ``Transition``. Raises ValueError when there is no partner of the right size."""
         v, log_det_v = self.move_v(partner_of(state, self.partner_size), state.z, context)
         z, log_det_z = self.move_z(state.z, v, context)
+        return Move(State(z, v), -(log_det_v + log_det_z))
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``: nothing is drawn."""
+        v = partner_of(state, self.partner_size)
+        z, log_det_z = self.move_z.inverse(state.z, v, context)
+        v, log_det_v = self.move_v.inverse(v, z, context)
         return Move(State(z, v), -(log_det_v + log_det_z))
 
 

@@ -45,6 +45,10 @@ class ConditionalBijection(nn.Module, ABC):
     def forward(self, x: Tensor, given: Tensor, h: Tensor) -> Mapped:
         """Map x (S, B, M) given (S, B, N) and h (B, shared_size)."""
 
+    @abstractmethod
+    def inverse(self, y: Tensor, given: Tensor, h: Tensor) -> Mapped:
+        """The x (S, B, M) whose image is y, with log|det Jacobian| of the map there, not back."""
+
 
 class ConditionalAffine(ConditionalBijection):
     """x' = x · s(given, h) + m(given, h), log|det| = Σ log s.
@@ -69,9 +73,17 @@ class ConditionalAffine(ConditionalBijection):
 
     def forward(self, x: Tensor, given: Tensor, h: Tensor) -> Mapped:
         """See ``ConditionalBijection``."""
-        raw, shift = self.net(given, h).chunk(2, dim=-1)
-        log_scale = self.log_scale(raw)
+        log_scale, shift = self._numbers(given, h)
         return Mapped(torch.addcmul(shift, x, log_scale.exp()), log_scale.sum(-1))
+
+    def inverse(self, y: Tensor, given: Tensor, h: Tensor) -> Mapped:
+        """See ``ConditionalBijection``."""
+        log_scale, shift = self._numbers(given, h)
+        return Mapped((y - shift) * (-log_scale).exp(), log_scale.sum(-1))
+
+    def _numbers(self, given: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self.net(given, h).chunk(2, dim=-1)
+        return self.log_scale(raw), shift
 
 
 class Halves(NamedTuple):
@@ -97,6 +109,8 @@ def halves(latent_dim: int, flip: bool) -> Halves:
 class Coupling(Transition):
     """(z₁, z₂) -> (z₁, f(z₂; z₁, h)); with ``flip`` z₁ moves and z₂ stays."""
 
+    reversible = True
+
     def __init__(
         self, latent_dim: int, bijection: ConditionalBijection, shared_size: int, flip: bool
     ) -> None:
@@ -108,9 +122,16 @@ class Coupling(Transition):
 
     def forward(self, state: State, context: Tensor, target: Target) -> Move:
         """See ``Transition``; the target is not looked at."""
+        return self._by(self.bijection, state, context)
+
+    def retrace(self, state: State, context: Tensor, target: Target) -> Move:
+        """See ``Transition``: nothing is drawn."""
+        return self._by(self.bijection.inverse, state, context)
+
+    def _by(self, way: Callable[..., Mapped], state: State, context: Tensor) -> Move:
         first, second = state.z[..., : self.first], state.z[..., self.first :]
         given, moved = (second, first) if self.flip else (first, second)
-        mapped, log_det = self.bijection(moved, given, context)
+        mapped, log_det = way(moved, given, context)
         parts = [mapped, given] if self.flip else [given, mapped]
         return Move(state._replace(z=torch.cat(parts, dim=-1)), -log_det)
 

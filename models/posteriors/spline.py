@@ -74,22 +74,52 @@ def rational_quadratic(x: Tensor, bins: Bins, bound: float) -> Spline:
     y = y_k + h [s ξ² + δ_l ξ(1-ξ)] / D and dy/dx = s² [δ_r ξ² + 2s ξ(1-ξ) + δ_l (1-ξ)²] / D²
     (Gregory and Delbourgo 1982; Durkan et al. 2019, arXiv 1906.04032).
     """
-    inside = x.abs() < bound
     # The formula is evaluated for all, at a place where it is finite, so that the branch that
     # is not taken has no NaN for the gradient to meet.
     clamped = x.clamp(-bound, bound)
-    index = (clamped[..., None, :] >= bins.x[..., 1:, :]).sum(-2)  # (..., M), 0 to K - 1
+    at = _bin_of(clamped, bins.x, bins)
+    xi, s = (clamped - at.x) / at.width, at.height / at.width
+    eta, denominator = 1 - xi, _denominator(xi, s, at)
+    value = at.y + at.height * xi * (s * xi + at.left_slope * eta) / denominator
+    log_slope = _log_slope(xi, s, denominator, at)
+    inside = x.abs() < bound
+    return Spline(torch.where(inside, value, x), torch.where(inside, log_slope, 0.0))
+
+
+def inverse_rational_quadratic(y: Tensor, bins: Bins, bound: float) -> Spline:
+    """The x (..., M) that the splines map to y, and the logarithms of their slopes at x.
+
+    ξ is a root of a quadratic, in the form without cancellation (Durkan et al. 2019, equation 6).
+    """
+    clamped = y.clamp(-bound, bound)
+    at = _bin_of(clamped, bins.y, bins)
+    rise, s = clamped - at.y, at.height / at.width
+    bend = rise * (at.right_slope + at.left_slope - 2 * s)
+    a, b, c = at.height * (s - at.left_slope) + bend, at.height * at.left_slope - bend, -s * rise
+    xi = 2 * c / (-b - (b.square() - 4 * a * c).clamp_min(0).sqrt())
+    log_slope = _log_slope(xi, s, _denominator(xi, s, at), at)
+    inside = y.abs() < bound
+    return Spline(
+        torch.where(inside, at.x + xi * at.width, y), torch.where(inside, log_slope, 0.0)
+    )
+
+
+def _bin_of(place: Tensor, starts: Tensor, bins: Bins) -> Bins:
+    """That of each place (..., M) between ``starts`` (..., K, M); its fields are (..., M)."""
+    index = (place[..., None, :] >= starts[..., 1:, :]).sum(-2)  # (..., M), 0 to K - 1
     table = torch.stack(bins, dim=-3)  # (..., 6, K, M)
     index = index[..., None, None, :].expand(*table.shape[:-2], 1, -1)
-    left, width, bottom, height, d_left, d_right = table.gather(-2, index).squeeze(-2).unbind(-2)
-    xi = (clamped - left) / width
+    return Bins(*table.gather(-2, index).squeeze(-2).unbind(-2))
+
+
+def _denominator(xi: Tensor, s: Tensor, at: Bins) -> Tensor:
+    return s + (at.right_slope + at.left_slope - 2 * s) * xi * (1 - xi)
+
+
+def _log_slope(xi: Tensor, s: Tensor, denominator: Tensor, at: Bins) -> Tensor:
     eta = 1 - xi
-    s = height / width
-    denominator = s + (d_right + d_left - 2 * s) * xi * eta
-    value = bottom + height * xi * (s * xi + d_left * eta) / denominator
-    numerator = d_right * xi.square() + 2 * s * xi * eta + d_left * eta.square()
-    log_slope = 2 * s.log() + numerator.log() - 2 * denominator.log()
-    return Spline(torch.where(inside, value, x), torch.where(inside, log_slope, 0.0))
+    numerator = at.right_slope * xi.square() + 2 * s * xi * eta + at.left_slope * eta.square()
+    return 2 * s.log() + numerator.log() - 2 * denominator.log()
 
 
 class ConditionalSpline(ConditionalBijection):
@@ -114,11 +144,17 @@ class ConditionalSpline(ConditionalBijection):
 
     def forward(self, x: Tensor, given: Tensor, h: Tensor) -> Mapped:
         """See ``ConditionalBijection``."""
-        raw = self.net(given, h).unflatten(-1, self.raw_shape)  # (S, B, 3K - 1, M)
-        value, log_slope = rational_quadratic(
-            x, make_bins(raw, self.num_bins, self.bound), self.bound
-        )
+        value, log_slope = rational_quadratic(x, self._bins(given, h), self.bound)
         return Mapped(value, log_slope.sum(-1))
+
+    def inverse(self, y: Tensor, given: Tensor, h: Tensor) -> Mapped:
+        """See ``ConditionalBijection``."""
+        value, log_slope = inverse_rational_quadratic(y, self._bins(given, h), self.bound)
+        return Mapped(value, log_slope.sum(-1))
+
+    def _bins(self, given: Tensor, h: Tensor) -> Bins:
+        raw = self.net(given, h).unflatten(-1, self.raw_shape)  # (S, B, 3K - 1, M)
+        return make_bins(raw, self.num_bins, self.bound)
 
 
 @transitions.register("spline_coupling")
