@@ -2,6 +2,7 @@
 
 from models.losses.annealing import cyclical_warmup, linear_warmup
 from models.losses.avo import AVO
+from models.losses.bootstrap import FlowBootstrap
 from models.losses.bounds import ELBO, IWAE
 from models.losses.log_variance import LogVariance
 from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
@@ -12,6 +13,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "Bound",
+    "FlowBootstrap",
     "LogTerms",
     "LogVariance",
     "Loss",
