@@ -5,10 +5,12 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest -q -n 2
 NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
-UNSEEDED := architecture benchmarks cli config_includes config_layers config_set config_yaml configs \
-	data_cached data_cifar10 data_mnist data_own database docs eager gap_figures gaps interrupted main \
-	mishaps pivot plot_from_db plugins ray recorder reference refusals registry report reporting \
-	results samplers_vae servers signals slurm sweep sweep_file sweep_pool sweeps validation weights workers
+UNSEEDED := adoption architecture benchmarks checkpoint cli code config_includes config_layers config_set \
+	config_yaml configs console data data_cached data_cifar10 data_mnist data_own database docs eager \
+	earlier extending families gap_figures gaps hvae_mnist images interrupted main mcvae_experiments \
+	methods migrations mishaps passwords phases pivot plot_from_db plugins ray readme rebuilding \
+	recorder reference refusals registry report reporting results sampler_targets samplers_vae servers \
+	signals slurm sweep sweep_file sweep_pool sweeps usage_runs validation weights workers
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
 DOCS := .venv-docs

@@ -247,25 +247,25 @@ def check_words(words: list[str]) -> None:
     check("-config", base, *(f"-set={word}" for word in words))
 
 
-@settings(same_each_time, max_examples=100)
+@settings(same_each_time, max_examples=40)
 @given(mutated())
 def test_a_mutated_tree_is_fine_or_refused_in_words(data: dict[str, Any]):
     check_file(yaml.safe_dump(data, sort_keys=False))
 
 
-@settings(same_each_time, max_examples=100)
+@settings(same_each_time, max_examples=40)
 @given(recombined())
 def test_other_components_are_fine_or_refused_in_words(data: dict[str, Any]):
     check_file(yaml.safe_dump(data, sort_keys=False))
 
 
-@settings(same_each_time, max_examples=60)
+@settings(same_each_time, max_examples=30)
 @given(mutated_texts())
 def test_a_mutated_text_is_fine_or_refused_in_words(text: str):
     check_file(text)
 
 
-@settings(same_each_time, max_examples=60)
+@settings(same_each_time, max_examples=30)
 @given(st.lists(words_of_set(), min_size=1, max_size=4))
 def test_words_of_set_are_fine_or_refused_in_words(words: list[str]):
     check_words(words)
