@@ -154,7 +154,14 @@ SMALL = {  # what makes each experiment tiny
 FEW = {"avo_toy": ["--energies", "d"], "avo_beta_annealing": ["--lengths", "0", "1"]}
 
 
-@pytest.mark.parametrize("experiment", SMALL)
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "avo_biased_noise",
+        pytest.param("avo_toy", marks=pytest.mark.slow),
+        pytest.param("avo_beta_annealing", marks=pytest.mark.slow),
+    ],
+)
 def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VI_RESULTS", str(tmp_path))
     monkeypatch.chdir(ROOT)

@@ -64,6 +64,7 @@ def test_the_sweep_has_each_method_and_each_method_a_file():
     assert PUBLISHED.keys() | PUBLISHED_THETA.keys() <= METHODS.keys()
 
 
+@pytest.mark.slow
 def test_figures_are_of_finished_runs(tmp_path, monkeypatch, capsys):
     methods = ("hvae_1", "hvae_1_untempered", "vb", "planar_1_without_half")
     for method in methods:

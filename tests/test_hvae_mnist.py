@@ -77,6 +77,7 @@ def test_the_choice_is_a_configuration():
     }
 
 
+@pytest.mark.slow
 def test_what_has_been_measured_once_stays(tmp_path, monkeypatch, capsys):
     call(equal_time, monkeypatch)
     path = tmp_path / "hvae_mnist" / "equal_time.yaml"

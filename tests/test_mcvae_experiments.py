@@ -98,7 +98,16 @@ SMALL = {
 }
 
 
-@every_experiment
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "mcvae_toy_recovery",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in sorted({*SMALL} - {"mcvae_toy_recovery"})
+        ),
+    ],
+)
 def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VI_RESULTS", str(tmp_path))
     monkeypatch.chdir(ROOT)
