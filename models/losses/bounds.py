@@ -227,7 +227,8 @@ class IWAE(Sampled):
             unbiased and its signal-to-noise ratio grows with S. Both concern the base's context;
             decoder and transitions keep the ordinary gradient.
         warmup: what to anneal, and how.
-        constant_forces, score_matching: as of ``elbo``.
+        constant_forces: as of ``elbo``.
+        score_matching: as of ``elbo``.
     """
 
     def __init__(
