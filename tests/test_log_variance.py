@@ -15,7 +15,7 @@ from models.generative import LinearGaussian
 from models.losses import ELBO, LogVariance
 from models.posteriors.chain import Chain
 from models.posteriors.gaussian import gaussian
-from models.posteriors.paths import GeometricPath
+from models.posteriors.paths import PLAIN, Differentiator, GeometricPath, learned
 from models.posteriors.samplers import cmcd, dds, gbs, mcd, pis, uha
 from models.targets import GaussianMixture
 from tests.components import CONTEXT, X, initial, make_posterior, normal, perturbed
@@ -72,9 +72,20 @@ CHAINS = {
         {"name": "langevin", "num_steps": 2, "step_size": {"name": "learned"},
          "schedule": {"name": "free"}, "reverse_hidden": [8]}
     ),
+    "langevin, learned score": lambda: make_posterior(
+        {"name": "langevin", "num_steps": 2, "step_size": {"name": "learned"},
+         "score_hidden": [8]}
+    ),
     **{make.__name__: lambda make=make: make(2, **SMALL).double()
        for make in (mcd, cmcd, dds, pis, gbs)},
 }  # fmt: skip
+
+
+def differentiator(posterior: Chain, context: Tensor) -> Differentiator:
+    """How the chain knows the gradient of p(x, z)."""
+    if posterior.score_net is None:
+        return PLAIN
+    return learned(lambda z: posterior.learned_score(z, context))
 
 
 @pytest.mark.parametrize("make", CHAINS.values(), ids=list(CHAINS))
@@ -88,7 +99,9 @@ def test_the_gradient_of_a_chain_is_that_of_its_path(make: Any, linear_gaussian)
     torch.set_rng_state(state)
     with torch.no_grad():
         states = [stage.state for stage in posterior.stages(context, log_joint, size)]
-    path = GeometricPath(posterior.log_base(context), log_joint)
+    path = GeometricPath(
+        posterior.log_base(context), log_joint, differentiator(posterior, context)
+    )
     _, *slices, h = posterior.split(context)
     betas = iter(()) if posterior.schedule is None else iter(posterior.schedule(slices.pop())[1:])
     log_q = path.start(states[0].z)

@@ -32,10 +32,25 @@ POSTERIORS: dict[str, Chain] = {
     "langevin, learned reverse": perturbed(
         langevin(2, num_steps=3, step_size=LONG, reverse_hidden=[4]), scale=0.1
     ),
+    "langevin, learned score": perturbed(
+        langevin(2, num_steps=3, step_size=LONG, score_hidden=[4])
+    ),
     "metropolis": annealed_mala(2, num_steps=3, step_size=LONG),
     "barker": annealed_mala(2, num_steps=3, step_size=LONG, rule="barker"),
     "hamiltonian": annealed_mala(
         2, num_steps=2, step_size=partial(Fixed, first=0.5), num_leapfrog=2
+    ),
+    "metropolis, learned score": perturbed(
+        annealed_mala(2, num_steps=3, step_size=LONG, score_hidden=[4])
+    ),
+    "hamiltonian, learned score": perturbed(
+        annealed_mala(
+            2,
+            num_steps=2,
+            step_size=partial(Fixed, first=0.5),
+            num_leapfrog=2,
+            score_hidden=[4],
+        )
     ),
 }
 every_posterior = pytest.mark.parametrize("posterior", POSTERIORS.values(), ids=list(POSTERIORS))

@@ -25,6 +25,7 @@ from models.losses.protocol import (
     warmups,
     with_constant,
 )
+from models.losses.score_matching import ScoreMatching
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import Stage
 from utils.seeding import isolated
@@ -39,10 +40,16 @@ class Sampled(Loss, ABC):
         gradient: ``plain``, or another, which leaves the base's score out.
         warmup: what to anneal, and how.
         constant_forces: whether forces that the model exerts on the way do not train it.
+        score_matching: weight of the term that trains a learned score; None: there is no term.
     """
 
     def __init__(
-        self, num_samples: int, gradient: str, warmup: Warmup | None, constant_forces: bool
+        self,
+        num_samples: int,
+        gradient: str,
+        warmup: Warmup | None,
+        constant_forces: bool,
+        score_matching: float | None,
     ) -> None:
         self.num_samples = num_samples
         self.stop_score = gradient != "plain"
@@ -50,6 +57,16 @@ class Sampled(Loss, ABC):
         self.constant_forces = constant_forces
         if constant_forces:  # here, not where it is defined: it loads the compiler
             self._with_constant = torch.compiler.disable(with_constant)
+        self.score_matching = None
+        if score_matching is not None:
+            self.score_matching = ScoreMatching(score_matching)
+            self._score_error = torch.compiler.disable(self.score_matching.error)
+
+    def check(self, posterior: Chain) -> None:
+        """See ``Loss``: raise ValueError for a score to match where there is none, too."""
+        super().check(posterior)
+        if self.score_matching is not None:
+            self.score_matching.check(posterior)
 
     def caution(self, posterior: Chain) -> str | None:
         """See ``Loss``."""
@@ -66,6 +83,23 @@ class Sampled(Loss, ABC):
 
     def _terms(self, model: GenerativeModel, x: Tensor, stage: Stage) -> LogTerms:
         return LogTerms.of(model, x, stage, anew=self.constant_forces)
+
+    def _matched(
+        self,
+        bound: Bound,
+        model: GenerativeModel,
+        posterior: Chain,
+        x: Tensor,
+        context: Tensor,
+        stages: list[Stage],
+    ) -> Bound:
+        """The bound with the term of score matching in its loss, and ``score_error`` (B,)."""
+        if self.score_matching is None:
+            return bound
+        error = self._score_error(model, posterior, x, context, stages)
+        metrics = {**bound.metrics, "score_error": error.detach()}
+        loss = bound.loss + self.score_matching.weight * error
+        return bound._replace(loss=loss, metrics=metrics)
 
 
 @losses.register("elbo")
@@ -85,6 +119,9 @@ class ELBO(Sampled):
         constant_forces: the model learns from log p(x, z) at the draw alone, not through the
             forces that it exerts on a chain on the way there: the cloned decoder in the code of
             Thin et al. 2021 (arXiv 2106.15921). Then its gradient is no longer the bound's.
+        score_matching: weight of ‖s - d log p(x, z) / dz‖² at the chain's places, which trains
+            the learned score s of a posterior (``score_hidden``); 1 in the code of Thin et al.
+            2021, where it is summed over steps, each by its temperature squared.
         free_bits: nats of the base's KL to N(0, I) that are free, of each dimension, or of each
             group of ``free_bits_group`` of them (Kingma et al. 2016, arXiv 1606.04934).
         free_bits_group: null: 1.
@@ -98,10 +135,11 @@ class ELBO(Sampled):
         entropy: Literal["analytic"] | None = None,
         warmup: Annotated[Warmup, warmups] | None = None,
         constant_forces: Literal[True] | None = None,
+        score_matching: PositiveFloat | None = None,
         free_bits: PositiveFloat | None = None,
         free_bits_group: PositiveInt | None = None,
     ) -> None:
-        super().__init__(num_samples, gradient, warmup, constant_forces is True)
+        super().__init__(num_samples, gradient, warmup, constant_forces is True, score_matching)
         self.analytic = entropy == "analytic"
         self.free_bits = free_bits_of(free_bits, free_bits_group)
         self.sees_batches = self.free_bits is not None
@@ -147,7 +185,8 @@ class ELBO(Sampled):
         loss = loss + self.refund(posterior, stages[0], own, weight)
         with torch.no_grad():
             metrics = {**terms.metrics(), **stat_metrics(stats)}
-            return Bound(loss, terms.log_w.mean(0), metrics, stats)
+            bound = Bound(loss, terms.log_w.mean(0), metrics, stats)
+        return self._matched(bound, model, posterior, x, context, stages)
 
     def refund(
         self, posterior: Chain, first: Stage, context: Tensor, weight: Weight
@@ -189,6 +228,7 @@ class IWAE(Sampled):
             decoder and transitions keep the ordinary gradient.
         warmup: what to anneal, and how.
         constant_forces: as of ``elbo``.
+        score_matching: as of ``elbo``.
     """
 
     def __init__(
@@ -198,8 +238,9 @@ class IWAE(Sampled):
         gradient: Literal["plain", "stl", "dreg"] = "plain",
         warmup: Annotated[Warmup, warmups] | None = None,
         constant_forces: Literal[True] | None = None,
+        score_matching: PositiveFloat | None = None,
     ) -> None:
-        super().__init__(num_samples, gradient, warmup, constant_forces is True)
+        super().__init__(num_samples, gradient, warmup, constant_forces is True, score_matching)
         self.square_weights = gradient == "dreg"
 
     def check(self, posterior: Chain) -> None:
@@ -235,4 +276,5 @@ class IWAE(Sampled):
         with torch.no_grad():
             value = torch.logsumexp(terms.log_w, 0) - math.log(self.num_samples)
             metrics = {**terms.metrics(), **stat_metrics(stats)}
-            return Bound(loss, value, metrics, stats)
+        bound = Bound(loss, value, metrics, stats)
+        return self._matched(bound, model, posterior, x, context, stages)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.networks.conditioned import ConditionedMLP
 from models.posteriors.particles import resampled
 from models.posteriors.parts import Composite, NoNumbers, Part, Shared
-from models.posteriors.paths import UNSEEN, GeometricPath, LogDensity, Target
+from models.posteriors.paths import PLAIN, UNSEEN, GeometricPath, LogDensity, Target, learned
 from models.posteriors.protocol import Density, Move, Segment, Stage, State, Transition
 from models.posteriors.schedules import Schedule
 
@@ -48,7 +49,10 @@ class Chain(Composite):
     every transition that asks for them (``uses_shared``).
 
     Transitions that look at a target (``uses_target``) see p(x, z); with a schedule, the k-th of
-    them sees f_b = q0^(1 - b) p(x, z)^b, b = b_k. Raises ValueError for a schedule of another
+    them sees f_b = q0^(1 - b) p(x, z)^b, b = b_k. With a ``score_net`` of z and the shared
+    context, what it says stands for d log p(x, z) / dz wherever a transition asks for that: no
+    gradient of the model is computed, and weights stay exact, for no move's density or
+    acceptance supposes that its force is a gradient. Raises ValueError for a schedule of another
     length.
     """
 
@@ -63,9 +67,11 @@ class Chain(Composite):
         transitions: Sequence[Transition] = (),
         shared_size: int = 0,
         schedule: Schedule | None = None,
+        score_net: ConditionedMLP | None = None,
     ) -> None:
         super().__init__()
         self.base = base
+        self.score_net = score_net
         self.transitions = cast("Sequence[Transition]", nn.ModuleList(transitions))
         self.schedule = schedule
         num_targets = sum(transition.uses_target for transition in transitions)
@@ -111,6 +117,18 @@ class Chain(Composite):
     def _log_base(self, own: Tensor) -> LogDensity:
         return lambda z: self.base.log_prob(z, z[..., :0], own)
 
+    def learned_score(self, z: Tensor, context: Tensor) -> Tensor:
+        """What the ``score_net``, which must be there, says (S, B, D) at z (S, B, D)."""
+        assert self.score_net is not None
+        score: Tensor = self.score_net(z, self.split(context)[-1])
+        return score
+
+    def _path(self, log_base: LogDensity, log_joint: LogDensity, shared: Tensor) -> GeometricPath:
+        """From the base to p(x, z)."""
+        if self.score_net is None:
+            return GeometricPath(log_base, log_joint, PLAIN)
+        return GeometricPath(log_base, log_joint, learned(partial(self.score_net, h=shared)))
+
     def stages(
         self,
         context: Tensor,
@@ -138,11 +156,11 @@ class Chain(Composite):
         z, log_q, excess = self.base.sample(nothing, own)  # (S, B, D), (S, B)
         if stop_score:
             log_q = self.base.log_prob(z, nothing, own.detach())
-        path = GeometricPath(self._log_base(own.detach() if detach else own), log_joint)
-        stage = Stage(State(z), log_q, path, excess=excess)
-        yield stage
         if detach:
             shared = shared.detach()
+        path = self._path(self._log_base(own.detach() if detach else own), log_joint, shared)
+        stage = Stage(State(z), log_q, path, excess=excess)
+        yield stage
         for step in self._steps(slices, shared):
             if detach:
                 stage = stage.detach()
@@ -166,7 +184,7 @@ class Chain(Composite):
         those of its own transitions alone. Targets depend on context and model as ever.
         """
         own, *slices, shared = self.split(context)
-        path = GeometricPath(self._log_base(own), log_joint)
+        path = self._path(self._log_base(own), log_joint, shared)
         with torch.no_grad():
             z, log_q, _ = self.base.sample(context.new_empty(num_samples, len(context), 0), own)
         stage = Stage(State(z), log_q, path)
@@ -209,7 +227,7 @@ class Chain(Composite):
         own, *slices, shared = self.split(context)
         nothing = context.new_empty(num_samples, len(context), 0)
         log_base = self._log_base(own)
-        path = GeometricPath(log_base, log_joint)
+        path = self._path(log_base, log_joint, shared)
         with torch.no_grad():
             state = State(self.base.sample(nothing, own).z)
         stage = Stage(state, log_base(state.z), path)
@@ -219,7 +237,7 @@ class Chain(Composite):
                 move = step.transition(stage.state, step.context, step.target(path))
             # Knows both ends of this step for good, and the base's density as a function.
             here = GeometricPath(log_base, log_joint)
-            here.end = copy(path.end)
+            here.end = path.end.again()
             if step.beta is not None:
                 for z in (stage.state.z, move.state.z):
                     here.start.evaluate(z)
@@ -241,7 +259,7 @@ class Chain(Composite):
         """
         self.check_reversible()
         own, *slices, shared = self.split(context)
-        path = GeometricPath(self._log_base(own), log_joint)
+        path = self._path(self._log_base(own), log_joint, shared)
         looks = any(transition.uses_target for transition in self.transitions)
         # Where it will be looked at, too, it is remembered.
         log_w = path.end.evaluate(z).log_density if looks else path.end(z)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
+from models.networks.conditioned import ConditionedMLP
 from models.networks.layers import Activation, Widths
 from models.posteriors.chain import Chain
 from models.posteriors.coupling import coupling
@@ -29,14 +30,22 @@ def annealed(
     layers: Sequence[Transition],
     schedule: Schedules | None,
     shared_size: int = 0,
+    score_hidden: Widths | None = None,
 ) -> Chain:
-    """A base (null: a diagonal Gaussian), moves, a schedule (null: linear) of their targets."""
+    """A base (null: a diagonal Gaussian), moves, a schedule (null: linear) of their targets.
+
+    With ``score_hidden``, a learned score of these.
+    """
     num_targets = sum(layer.uses_target for layer in layers)
+    score_net = None
+    if score_hidden is not None:
+        score_net = ConditionedMLP(latent_dim, shared_size, latent_dim, score_hidden, "gelu")
     return Chain(
         DiagonalGaussian(latent_dim) if base is None else base,
         layers,
         shared_size,
         schedule=(Linear if schedule is None else schedule)(num_targets=num_targets),
+        score_net=score_net,
     )
 
 
@@ -49,6 +58,7 @@ def langevin(
     schedule: Annotated[Schedules, beta_schedules] | None = None,
     step_size: Annotated[StepSizes, step_sizes] | None = None,
     reverse_hidden: Widths | None = None,
+    score_hidden: Widths | None = None,
     shared_size: NonNegativeInt | None = None,
     skip_below: Fraction | None = None,
 ) -> Chain:
@@ -63,24 +73,30 @@ def langevin(
         schedule: of b; null: ``linear``.
         step_size: null: the paper's, ``by_spread`` for an acceptance of 0.9 that is not applied.
         reverse_hidden: widths of the net of each learned reverse (200 in the paper); null: none.
+        score_hidden: widths of a net s(z, h) that stands for d log p(x, z) / dz in the drifts
+            (10 D twice in the authors' code, a net a step), at first zero. Then there are no
+            gradients of the decoder on the way, K + 1 values alone, and weights are as exact. It
+            learns by the bound and, with ``loss.score_matching``, by what it is meant to say.
+            Null: the gradient itself.
         shared_size: size of h, a linear map of the encoder's features, which the nets see; null:
             D where there are nets.
         skip_below: refuse steps whose acceptance would be no more; heuristic. Null: none.
     """
     size = partial(BySpread, acceptance=0.9) if step_size is None else step_size
     if shared_size is None:
-        shared_size = 0 if reverse_hidden is None else latent_dim
+        shared_size = 0 if reverse_hidden is None and score_hidden is None else latent_dim
+    of_reverse = 0 if reverse_hidden is None and score_hidden is not None else shared_size
     steps = [
         Langevin(
             latent_dim,
             step_size=size,
             reverse_hidden=reverse_hidden,
-            shared_size=shared_size,
+            shared_size=of_reverse,
             skip_below=skip_below,
         )
         for _ in range(num_steps)
     ]
-    return annealed(latent_dim, base, steps, schedule, shared_size)
+    return annealed(latent_dim, base, steps, schedule, shared_size, score_hidden)
 
 
 @posteriors.register("annealed_mala")
@@ -93,6 +109,8 @@ def annealed_mala(
     step_size: Annotated[StepSizes, step_sizes] | None = None,
     rule: Rule = "metropolis",
     num_leapfrog: Depth | None = None,
+    score_hidden: Widths | None = None,
+    shared_size: NonNegativeInt | None = None,
 ) -> Chain:
     """A-MCVAE: annealed importance sampling with Langevin moves, trained (Thin et al. 2021).
 
@@ -107,11 +125,18 @@ def annealed_mala(
         step_size: null: the paper's, ``by_spread`` for an acceptance of 0.8.
         rule: ``metropolis`` or ``barker``.
         num_leapfrog: null: Langevin moves; else Hamiltonian ones of so many steps, by Metropolis.
+        score_hidden: as of ``langevin``: a net that proposes in the gradient's place. Moves are
+            accepted by p(x, z) itself.
+        shared_size: size of h, which that net sees; null: D where there is one.
 
-    Raises ValueError for Hamiltonian moves by Barker's rule.
+    Raises ValueError for Hamiltonian moves by Barker's rule, and for an h that nothing would see.
     """
+    if score_hidden is None and shared_size:
+        raise ValueError("`shared_size` is for a learned score; give `score_hidden`, too")
+    if shared_size is None:
+        shared_size = 0 if score_hidden is None else latent_dim
     moves = [_metropolis(latent_dim, step_size, num_leapfrog, rule) for _ in range(num_steps)]
-    return annealed(latent_dim, base, moves, schedule)
+    return annealed(latent_dim, base, moves, schedule, shared_size, score_hidden)
 
 
 @posteriors.register("stochastic_flow")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from typing import NamedTuple, NoReturn
 
 import torch
@@ -27,10 +28,14 @@ class Point(NamedTuple):
 
 
 class Differentiator(NamedTuple):
-    """How a log-density gives value and gradient at z (S, B, D), or the gradient alone."""
+    """How a log-density gives value and gradient at z (S, B, D), or the gradient alone.
+
+    ``learned`` says that the gradient is a function of weights of its own.
+    """
 
     both: Callable[[LogDensity, Tensor], tuple[Tensor, Tensor]]
     gradient: Callable[[LogDensity, Tensor], Tensor]
+    learned: bool = False
 
 
 def traced(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,6 +62,13 @@ def _plain(log_density: LogDensity, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 PLAIN = Differentiator(_plain, lambda log_density, z: _plain(log_density, z)[1])
+
+
+def learned(score: Callable[[Tensor], Tensor]) -> Differentiator:
+    """Values as they are; in place of the gradient what ``score``, a net of z, says."""
+    return Differentiator(
+        lambda log_density, z: (log_density(z), score(z)), lambda _, z: score(z), learned=True
+    )
 
 
 class Target(ABC):
@@ -112,6 +124,16 @@ class Remembered(Target):
     def _keep(self, point: Point) -> Point:
         self._points = (*self._points[-1:], point)
         return point
+
+    def again(self) -> Remembered:
+        """Another that knows the same positions, where a learned gradient is computed anew."""
+        other = copy(self)
+        if self._differentiator.learned:
+            other._points = tuple(
+                point._replace(gradient=self._differentiator.gradient(self._log_density, point.z))
+                for point in self._points
+            )
+        return other
 
     def evaluate(self, z: Tensor) -> Point:
         """What is remembered, or a forward and a backward pass, the latter to z alone."""
@@ -197,11 +219,13 @@ class Mixture(Target):
 class GeometricPath:
     """From a density f_0 to another f_1: f_b = f_0^(1 - b) f_1^b.
 
-    For a chain f_0 is its base q_0(z | context), and f_1 is p(x, z).
+    For a chain f_0 is its base q_0(z | context), and f_1 is p(x, z), with a ``differentiator``.
     """
 
-    def __init__(self, log_start: LogDensity, log_end: LogDensity) -> None:
-        self.start, self.end = Remembered(log_start), Remembered(log_end)
+    def __init__(
+        self, log_start: LogDensity, log_end: LogDensity, differentiator: Differentiator = PLAIN
+    ) -> None:
+        self.start, self.end = Remembered(log_start), Remembered(log_end, differentiator)
 
     def at(self, beta: Tensor) -> Target:
         """f_b, for b that broadcasts against (S, B)."""
