@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models import dynamics
 from models.generative import GenerativeModel
-from models.losses.protocol import Bound, LogTerms, Loss, Samples, Weight, losses
+from models.losses.protocol import Bound, LogTerms, Loss, Samples, Weight, losses, stats_of
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity, Mixture, Remembered
 from utils.seeding import isolated
@@ -74,12 +74,12 @@ class FlowBootstrap(Loss):
         """See ``Loss``."""
         log_q = log_density(posterior, context)
         with torch.no_grad():
-            draw = posterior(context, model.log_joint(x), self.num_samples)
-            terms = LogTerms.of(model, x, draw)
-            z, log_w, acceptance = self._anneal(log_q, model.log_joint(x), draw.state.z)
+            stages = list(posterior.stages(context, model.log_joint(x), self.num_samples))
+            terms = LogTerms.of(model, x, stages[-1])
+            z, log_w, acceptance = self._anneal(log_q, model.log_joint(x), stages[-1].state.z)
         loss = -(log_w.softmax(0) * log_q(z)).sum(0)
         metrics = {**terms.metrics(), "acceptance": acceptance}
-        return Bound(loss, terms.log_w.mean(0), metrics)
+        return Bound(loss, terms.log_w.mean(0), metrics, stats_of(stages))
 
     def _annealed(
         self, log_q: LogDensity, log_p: LogDensity, z: Tensor
