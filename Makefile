@@ -66,11 +66,11 @@ bench: $(VENV)/installed ## Time training, start-up, AIS, local optimisation, AV
 reference: $(VENV)/installed ## Write docs/configuration.md anew out of the code
 	$(RUN) -m experiments.runner.reference > $(DOCS)-reference && mv $(DOCS)-reference docs/configuration.md
 
-TABLES = --results results/reference --db sqlite:///$(CURDIR)/.tables.sqlite
-
 tables: $(VENV)/installed ## Print the tables of the documents anew out of results/reference
-	@$(RUN) plot_from_db.py rebuild $(TABLES)
-	@for kind in table gaps; do $(RUN) plot_from_db.py $$kind $(TABLES); echo; done; rm -f .tables.sqlite*
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; export VI_RESULTS="$$copy"; unset VI_DB; \
+	cp -r results/reference/runs "$$copy" && $(RUN) plot_from_db.py rebuild; \
+	grep -rhoP --include='*.md' '^<!-- table: \K.*(?= -->$$)' README.md docs experiments | sort -u | \
+	while read -r command; do echo "$(RUN) $$command"; $(RUN) $$command </dev/null || exit 1; echo; done
 
 $(DOCS)/installed: requirements-docs.txt
 	$(PYTHON) -m venv $(DOCS)

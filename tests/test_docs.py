@@ -1,66 +1,54 @@
 """What the documents show can be run as it stands.
 
-Blocks are carried out page by page, in the order of the page, in a folder of their own:
+Blocks are carried out document by document, in their order, in a folder of their own:
 
 - ``python`` is executed, after ``<!-- file: NAME -->`` it is written to that file;
 - ``yaml`` is read, and written the same way;
 - ``sql`` is asked of the results of a small run;
-- ``bash``: of ``python main.py`` the configuration is merged and validated and everything is
-  built (``--dry-run``), of ``python plot_from_db.py`` the options are read; the slow test does
-  all of it;
+- ``bash`` is carried out with a stand-in for Python, which writes down what it is told: of
+  ``python main.py`` the configuration is then merged and validated and everything is built
+  (``--dry-run``), ``python sweep.py`` is expanded, of all other programs the options are read.
+  The slow test does all of it for the pages of docs/;
 - what is marked ``<!-- not run: REASON -->`` is left out, and so is ``text``.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import re
-import shlex
 import sqlite3
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
 import main as program
 import plot_from_db
+import sweep
 from experiments.runner import plugins
 from experiments.runner.reference import reference
+from experiments.sweeping.app import changed
+from experiments.sweeping.points import expand
+from experiments.sweeping.sweep_file import read
+from tests.documents import BLOCK, DOCUMENTS, ROOT, Block, blocks, name_of
 from tests.finished_runs import finished_run
+from tests.stand_in import told
 from utils.cli import parse
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs").rglob("*.md"))  # the README has tests of its own
-BLOCK = re.compile(
-    r"^(?:<!-- (?P<mark>not run|file): (?P<what>[^\n]+) -->\n)?"
-    r"```(?P<kind>[a-z]*)\n(?P<text>.*?)^```",
-    re.DOTALL | re.MULTILINE,
-)
-
-
-class Block(NamedTuple):
-    mark: str | None
-    what: str | None
-    kind: str
-    text: str
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    return (Block(**match.groupdict()) for match in BLOCK.finditer(page.read_text()))
-
-
-def commands(block: Block) -> Iterator[list[str]]:
-    for line in block.text.splitlines():
-        if words := shlex.split(line, comments=True):
-            yield words
+PAGES = [document for document in DOCUMENTS if ROOT / "docs" in document.parents]
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """Looks as the clone does to whoever types a command."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "experiments"):
+        (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VI_RESULTS", str(tmp_path / "results"))
@@ -79,43 +67,81 @@ def written(block: Block, page: Path, names: dict[str, Any]) -> None:
         assert yaml.safe_load(block.text) is not None
 
 
-def of_kind(*kinds: str) -> list[Any]:
-    """The pages that have such blocks, as test parameters."""
+def of_kind(*kinds: str, among: Sequence[Path] = DOCUMENTS) -> list[Any]:
+    """The documents that have such blocks, as test parameters."""
     return [
-        pytest.param(page, id=page.relative_to(ROOT).as_posix())
-        for page in PAGES
-        if any(block.kind in kinds and block.mark != "not run" for block in blocks(page))
+        pytest.param(document, id=name_of(document))
+        for document in among
+        if any(block.kind in kinds and block.mark != "not run" for block in blocks(document))
     ]
 
 
-@pytest.mark.parametrize("page", of_kind("python", "yaml", "bash"))
-def test_every_block_of_a_page_is_sound(page, folder, capsys):
+def commands(block: Block, folder: Path) -> list[list[str]]:
+    """What a block tells Python and make to do; it tells nothing else."""
+    if block.kind != "bash":
+        return []
+    found = told(folder, ["bash", "-euc", block.text])
+    assert len(found) >= len(re.findall(r"^[a-zA-Z]", block.text, re.MULTILINE)), block.text
+    return found
+
+
+class _OptionsReadError(Exception):
+    """Raised once a program has read its options."""
+
+
+def check(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a command is one: nothing is trained."""
+    match words:
+        case ["make", *targets]:
+            assert set(targets) <= {*TARGETS}
+        case ["python", "main.py", *options]:
+            assert program.main([*options, "--dry-run"]) == 0, words
+        case ["python", "plot_from_db.py", *options]:
+            parse(plot_from_db.build_parser(), options)
+        case ["python", "sweep.py", *options]:
+            chosen = parse(sweep.parser(), options)
+            assert expand(changed(read(chosen.file), chosen))
+        case ["python", "-m", module, *options]:
+            monkeypatch.setattr(sys, "argv", [module, *options])
+            with pytest.raises(_OptionsReadError):
+                importlib.import_module(module).main()
+        case _:
+            raise AssertionError(f"{words}: mark the block as not run")
+
+
+@pytest.fixture
+def programs_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all programs that have nothing but ``main`` end when they have read their options."""
+    read = argparse.ArgumentParser.parse_args
+
+    def and_stop(self: argparse.ArgumentParser, *arguments: Any) -> argparse.Namespace:
+        read(self, *arguments)
+        raise _OptionsReadError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", and_stop)
+
+
+@pytest.mark.usefixtures("programs_only_read")
+@pytest.mark.parametrize("document", of_kind("python", "yaml", "bash"))
+def test_every_block_of_a_document_is_sound(document, folder, monkeypatch):
     names: dict[str, Any] = {"__name__": "page"}
-    for block in blocks(page):
-        if block.mark == "not run":
-            continue
-        written(block, page, names)
-        for words in commands(block) if block.kind == "bash" else ():
-            assert words[0] == "python", f"{words}: mark it as not run"
-            if words[1] == "main.py":
-                code = program.main([*words[2:], "--dry-run"])
-                assert code == 0, capsys.readouterr().err
-            else:
-                assert words[1] == "plot_from_db.py", words
-                parse(plot_from_db.build_parser(), words[2:])
+    for block in blocks(document):
+        if block.mark != "not run":
+            written(block, document, names)
+            for words in commands(block, folder):
+                check(words, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", of_kind("bash"))
+@pytest.mark.parametrize("page", of_kind("bash", among=PAGES))
 def test_every_command_of_a_page_does_what_it_should(page, folder, capsys):
     names: dict[str, Any] = {"__name__": "page"}
+    mains = {"main.py": program.main, "plot_from_db.py": plot_from_db.main, "sweep.py": sweep.main}
     for block in blocks(page):
-        if block.mark == "not run":
-            continue
-        written(block, page, names)
-        for words in commands(block) if block.kind == "bash" else ():
-            command = program.main if words[1] == "main.py" else plot_from_db.main
-            assert command(words[2:]) == 0, f"{words}: {capsys.readouterr().err}"
+        if block.mark != "not run":
+            written(block, page, names)
+            for _, name, *options in commands(block, folder):
+                assert mains[name](options) == 0, f"{options}: {capsys.readouterr().err}"
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +159,13 @@ def test_every_question_has_an_answer(page, database):
                 assert connection.execute(block.text).fetchall(), block.text
 
 
-def test_every_block_says_what_it_is():
-    for page in PAGES:
-        for block in blocks(page):
-            place = f"{page.relative_to(ROOT)}: {block.text[:60]}"
-            assert block.kind in ("python", "yaml", "bash", "sql", "text", ""), place
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_block_says_what_it_is(document):
+    for block in blocks(document):
+        assert block.kind in ("python", "yaml", "bash", "sql", "text"), block.text
+    rest = BLOCK.sub("", document.read_text())
+    indented = re.findall(r"^    (?:python|bash|make) .*", rest, re.MULTILINE)
+    assert not indented, "as a block of ```bash it is tested"
 
 
 def test_the_configuration_reference_is_current():

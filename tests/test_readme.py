@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.documents import DOCUMENTS, ROOT, blocks
 
 CHECK = """
 transition = SinhArcsinh(2)
@@ -21,13 +20,11 @@ assert "mine" in posteriors.names()
 
 
 def test_the_example_of_a_posterior_runs_as_it_stands():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = (block.text for block in blocks(ROOT / "README.md") if block.mark == "file")
     subprocess.run([sys.executable, "-c", example + CHECK], cwd=ROOT, check=True)
 
 
 def test_every_file_that_the_documents_link_to_is_there():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    documents += (ROOT / "experiments").glob("*/README.md")
-    for document in documents:
+    for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.relative_to(ROOT)}: {target}"

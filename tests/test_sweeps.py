@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sweep
+from tests.stand_in import told
 from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,18 +21,8 @@ def begun(
     folder: Path, script: Path, *files: str, code: int = 0, of: str = "", **variables: str
 ) -> list[list[str]]:
     """The commands that a script gives to Python; it ends with ``code`` as those ``of`` do."""
-    python, log = folder / "python", folder / "log"
-    python.write_text(
-        f'#!/bin/sh\nfor w; do printf "%s\\t" "$w"; done >>{log}\necho >>{log}\n'
-        f'case "$*" in *"{of}"*) exit {code};; esac\n'
-    )
-    python.chmod(0o755)
-    log.write_text("")
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment = inherited | {"PYTHON": str(python)} | variables
-    done = subprocess.run(["bash", script, *files], env=environment, check=False)
-    assert done.returncode == code
-    return [line.split("\t")[:-1] for line in log.read_text().splitlines()]
+    commands = told(folder, ["bash", script, *files], code=code, of=of, **variables)
+    return [words for _, *words in commands]
 
 
 def swept(commands: list[list[str]]) -> list[Namespace]:

@@ -180,10 +180,11 @@ def _data_figure(measured: Sequence[gaps.Measured], runs: pd.DataFrame) -> Figur
             scatter.scatter(log_px, values.value, s=9, color=colour, label=label, alpha=0.7)
         scatter.set(title=title, xlabel="log p(x), one point a datum", ylabel="bound (nats)")
         scatter.legend(fontsize="small")
-        for name, colour in zip((gaps.APPROXIMATION, gaps.AMORTISATION), COLOURS, strict=False):
-            gap = entry.values[name].value
-            finite = gap[np.isfinite(gap)]
-            histogram.hist(finite, bins=20, color=colour, label=name, alpha=0.6)
+        both = {name: entry.values[name].value for name in (gaps.APPROXIMATION, gaps.AMORTISATION)}
+        finite = {name: gap[np.isfinite(gap)] for name, gap in both.items()}
+        bins = np.histogram_bin_edges(np.concatenate([*finite.values()]), bins=20)
+        for (name, gap), colour in zip(finite.items(), COLOURS, strict=False):
+            histogram.hist(gap, bins=bins, color=colour, label=name, alpha=0.6)
         histogram.set(title=title, xlabel="gap (nats)", ylabel="data")
         histogram.legend(fontsize="small")
     return figure

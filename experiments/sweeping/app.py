@@ -70,7 +70,7 @@ def _act(options: Namespace, again: str, reports: Reports, console: Console) -> 
     _check_reports(sweep, options, reports)
     began = time.monotonic()
     plan = make_plan(
-        sweep, expand(_changed(sweep, options)), root, _additions(options), console.warn
+        sweep, expand(changed(sweep, options)), root, _additions(options), console.warn
     )
     standings = look_at_all(plan.runs)
     console.detail(f"{len(plan.runs)} runs planned in {time.monotonic() - began:.1f} s")
@@ -106,7 +106,11 @@ def _check_reports(sweep: Sweep, options: Namespace, reports: Reports) -> None:
         raise ConfigError(problems)
 
 
-def _changed(sweep: Sweep, options: Namespace) -> Stage:
+def changed(sweep: Sweep, options: Namespace) -> Stage:
+    """What varies, with the choices and seeds of the command line.
+
+    Raises UsageError and ConfigError for such as there are none of.
+    """
     stage = sweep.stage
     for words in options.vary:
         if len(words) < 2:
