@@ -14,6 +14,6 @@ def systematic(weights: Tensor) -> Tensor:
     """
     size = len(weights)
     own = torch.arange(size, device=weights.device)[:, None]
-    positions = (own + torch.rand_like(weights[0])) / size  # (S, B)
+    positions = (own + torch.rand_like(weights[:1])) / size  # (S, B)
     heirs = torch.searchsorted(weights.cumsum(0).T.contiguous(), positions.T.contiguous()).T
     return heirs.clamp_max(size - 1)

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "mcvae": "--rounds 1 --batch 2",
     "optima": "--num-data 1 --max-steps 2",
     "posteriors": "--rounds 1 planar",
+    "replicas": "--quick --numbers 1 2",
     "scaling": "--quick --only IWAE",
     "size": "",
     "startup": "--rounds 1",

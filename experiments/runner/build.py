@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from estimators.protocol import Estimator
 from experiments.runner.families import with_own_family
@@ -114,6 +115,7 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     if "train" in config.phases:
         _build("loss", loss.check, posterior=posterior)
     _check_trained(config, loss, model)
+    _check_replicas(config, loss, vae)
     section = "evaluation.estimators"
     estimators = _estimators(section, config, config.evaluation.estimators)
     _check_estimators(section, estimators, model, posterior)
@@ -162,6 +164,32 @@ def _check_trained(config: RunConfig, loss: Loss, model: GenerativeModel) -> Non
             f"`loss`: {config.loss.name} trains the posterior alone, and the model "
             f"{config.model.name} has weights to learn; keep them by `training.fixed: [model]` "
             "(as `initialise` gives them), or take another loss"
+        )
+
+
+def _check_replicas(config: RunConfig, loss: Loss, vae: VAE) -> None:
+    """Raise BuildError where several processes cannot take the steps that one would."""
+    number, key = config.runtime.replicas or 1, "`runtime.replicas`"
+    if number == 1 or "train" not in config.phases:
+        return
+    if loss.sees_batches:
+        raise BuildError(
+            f"{key}: `loss.free_bits` are of the mean over a minibatch, of which a replica sees "
+            "a part; leave one of them out"
+        )
+    if number > config.training.batch_size:
+        raise BuildError(
+            f"{key}: {number} of them cannot share a step of {config.training.batch_size} data "
+            "points (`training.batch_size`)"
+        )
+    if config.runtime.compile == "on":
+        raise BuildError(
+            f"{key}: a compiled step cannot share its noise; take `runtime.compile: off` (`auto` "
+            "does that by itself)"
+        )
+    if any(isinstance(module, _BatchNorm) for module in vae.modules()):
+        raise BuildError(
+            f"{key}: BatchNorm looks at a whole minibatch, of which a replica sees a part"
         )
 
 

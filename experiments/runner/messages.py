@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from experiments.runner.batches import Batch
+from experiments.runner.optimisers import Validation
 from utils.results.records import Estimate
 
 
@@ -26,6 +27,33 @@ class Setup(NamedTuple):
     is_training: bool
     threads: int
     device: str
+
+
+class Join(NamedTuple):
+    """From the run, first: what a worker needs that takes its part in training.
+
+    Its part is the ``rank``-th of ``size``; they meet by the file ``meeting``. ``state`` is that
+    of the run's trainer, as torch.save writes it.
+    """
+
+    setup: Setup
+    rank: int
+    size: int
+    meeting: Path
+    state: bytes
+
+
+class Epoch(NamedTuple):
+    """From the run: what a learning rate and the like depend on; then, for each step, Step."""
+
+    validations: Sequence[Validation]
+    information: Sequence[Validation]
+
+
+class Step(NamedTuple):
+    """From the run: whether it takes the next step, or stops."""
+
+    is_taken: bool
 
 
 class Stop(NamedTuple):
@@ -61,7 +89,7 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-ToWorker = Setup | Batch | Stop
+ToWorker = Setup | Batch | Stop | Join | Epoch | Step
 FromWorker = Ready | Told | Warned | Ended | Failed
 
 

@@ -36,6 +36,7 @@ from experiments.runner.earlier import (
     set_aside,
     tell_of_resumed_code,
 )
+from experiments.runner.replicas import check_devices
 from experiments.runner.resuming import Training, check_fit, check_training, training_of
 from experiments.runner.schema import SCIENCE, RunConfig
 from experiments.runner.session import Session
@@ -152,6 +153,7 @@ class _Made(NamedTuple):
 def _make(config: RunConfig, destination: Destination, console: Console) -> _Made:
     """Load the data and build the components, all checked against each other."""
     device = pick_device(config.runtime.device)
+    check_devices(config, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # its generator is the one that checkpoints hold
     if config.runtime.threads is not None:

@@ -215,6 +215,9 @@ class Runtime:
     workers: Annotated[PositiveInt, Le(MAX_WORKERS)] | None = None
     """Processes that share the data in local optimisation and estimation, and divide the threads
     among them; on a machine with several GPUs each takes the next. Null: this one alone."""
+    replicas: Annotated[PositiveInt, Le(MAX_WORKERS)] | None = None
+    """Processes that share each step of training, and divide the threads among them; each needs a
+    GPU of its own where there are GPUs. The step is not compiled then. Null: this one alone."""
     checkpoint_seconds: NonNegativeFloat = 20.0
     """Between checkpoints of training."""
     tensorboard: bool = True

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from estimators import usage
 from experiments.runner.optimisers import Validation, num_plateaus
 from experiments.runner.schema import Training
+from experiments.runner.sharing import Share
 from models.losses import Loss
 from models.vae import VAE
 from utils import seeding
@@ -65,6 +66,7 @@ class Trainer:
         diagnostics: look at each evaluation at the use of the latent dimensions.
         compile_step: fuse the forward and backward pass with torch.compile; falls back to eager,
             with a word to ``warn``, where that fails.
+        share: of this process, where several take the steps together; they do not compile.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Trainer:
         diagnostics: bool = True,
         compile_step: bool = False,
         warn: Callable[[str], None] = print,
+        share: Share | None = None,
     ) -> None:
         self.diagnostics = diagnostics
         self.vae, self.loss, self.data, self.options, self.seed = vae, loss, data, options, seed
@@ -97,9 +100,15 @@ class Trainer:
         self.information: list[Validation] = []
         self._names: list[str] = []
         self._history = torch.zeros(self.num_steps, 0)  # (steps, metrics), on the device
-        self._differentiate = differentiated(
-            self._objective, self._clear, compile_step=compile_step, warn=warn
-        )
+        self._share = share
+        if share is None:
+            self._differentiate = differentiated(
+                self._objective, self._clear, compile_step=compile_step, warn=warn
+            )
+        else:
+            self._differentiate = share.differentiated(
+                self._objective, self._clear, self.parameters
+            )
         with seeding.isolated(seeding.derive(seed, "noise")):
             self._noise = seeding.get_state()
 
@@ -155,7 +164,7 @@ class Trainer:
         metrics = {"loss": bound.loss.detach(), "bound": bound.value, **bound.metrics}
         return bound.loss.mean(), (metrics, bound.stats)
 
-    def _clear(self, x: Tensor, weight: Tensor) -> None:
+    def _clear(self, *_: object) -> None:
         self.optimiser.zero_grad(set_to_none=True)
 
     def _encoder_steps(self) -> int:
@@ -189,6 +198,8 @@ class Trainer:
         self.step += 1
 
     def _check(self, start: int, epoch: int) -> None:
+        if self._share is not None:
+            self._share.settle()
         rows = self._history[start : self.step]
         if rows.isfinite().all():
             return

@@ -1,4 +1,6 @@
-"""A process that measures batches for a run: ``python -m experiments.runner.worker FD PARENT``.
+"""A process that works for a run: ``python -m experiments.runner.worker FD PARENT``.
+
+It measures batches, or takes its part in the steps of training.
 
 It ends with the process that began it. Signals are that one's business.
 """
@@ -18,9 +20,20 @@ import torch
 
 from experiments.runner import plugins
 from experiments.runner.batches import Batch, Workplace
-from experiments.runner.build import build
-from experiments.runner.messages import Ended, Failed, Ready, Setup, Told, Warned, receive, send
+from experiments.runner.build import Built, build
+from experiments.runner.messages import (
+    Ended,
+    Failed,
+    Join,
+    Ready,
+    Setup,
+    Told,
+    Warned,
+    receive,
+    send,
+)
 from experiments.runner.phases import MEASURES
+from experiments.runner.replicas import follow
 from experiments.runner.schema import DEFAULTS, RunConfig
 from utils.config.loading import load
 from utils.config.validation import validate
@@ -44,8 +57,22 @@ def main(descriptor: int, parent: int) -> None:
 
 def _serve(connection: Connection) -> None:
     send(connection, Ready())
-    setup: Setup = receive(connection)
-    place = _workplace(setup, lambda message: send(connection, Warned(message)))
+    first = receive(connection)
+
+    def warn(message: str) -> None:
+        send(connection, Warned(message))
+
+    if isinstance(first, Join):
+        follow(first, *_built(first.setup), connection)
+    else:
+        _measure(first, connection, warn)
+
+
+def _measure(setup: Setup, connection: Connection, warn: Callable[[str], None]) -> None:
+    """Measure one batch after the other."""
+    config, built = _built(setup)
+    built.vae.requires_grad_(False).train(setup.is_training)
+    place = Workplace(config, built, setup.config.parent, warn, keeps_ends=True)
     last = 0.0
 
     def tell(num_done: int, text: str = "") -> bool:
@@ -60,7 +87,8 @@ def _serve(connection: Connection) -> None:
         send(connection, Ended(MEASURES[batch.phase](place, here, tell)))
 
 
-def _workplace(setup: Setup, warn: Callable[[str], None]) -> Workplace:
+def _built(setup: Setup) -> tuple[RunConfig, Built]:
+    """The run's configuration and what it makes, with the run's weights, on this one's device."""
     torch.set_num_threads(setup.threads)
     device = torch.device(setup.device)
     if device.type == "cuda":
@@ -68,8 +96,8 @@ def _workplace(setup: Setup, warn: Callable[[str], None]) -> Workplace:
     config = validate(RunConfig, plugins.activate(load(setup.config, defaults=DEFAULTS)))
     built = build(config, setup.x_shape)
     built.vae.load_state_dict(setup.weights)
-    built.vae.to(device).requires_grad_(False).train(setup.is_training)
-    return Workplace(config, built, setup.config.parent, warn, keeps_ends=True)
+    built.vae.to(device)
+    return config, built
 
 
 def _portable(error: BaseException) -> BaseException:

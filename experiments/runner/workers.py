@@ -51,12 +51,10 @@ class _Job:
     deaths: int = 0
 
 
-class _Worker:
-    """A process at work, as this one sees it."""
+class WorkerProcess:
+    """A process that has begun to serve this one over a socket."""
 
-    def __init__(self, job: _Job) -> None:
-        self.job: _Job | None = job
-        self.is_ready = False
+    def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptor = theirs.fileno()
@@ -75,8 +73,13 @@ class _Worker:
         return self._child.pid
 
     def send(self, message: ToWorker) -> None:
-        with suppress(OSError):  # that it has died is heard when it is listened to
+        """Say something; that it has died is heard when it is listened to."""
+        with suppress(OSError):
             send(self.connection, message)
+
+    def poll(self) -> int | None:
+        """The exit code of one that has ended, negative for a signal's number; else None."""
+        return self._child.poll()
 
     def bury(self) -> int:
         """The exit code of one that is about to end by itself, negative for a signal's number."""
@@ -85,8 +88,18 @@ class _Worker:
         return -signal.SIGKILL if code is None else code
 
     def end(self) -> None:
+        """Kill it."""
         self._child.kill()
         self.connection.close()
+
+
+class _Worker(WorkerProcess):
+    """One that measures batches."""
+
+    def __init__(self, job: _Job) -> None:
+        super().__init__()
+        self.job: _Job | None = job
+        self.is_ready = False
 
 
 class Workers:
@@ -174,7 +187,8 @@ class Workers:
         assert worker is not None
         match message, worker.job:
             case Ready(), job if job is not None:
-                worker.send(self._setup(slot))
+                device = device_of(slot, self._session.device, torch.cuda.device_count())
+                worker.send(setup_of(self._session, self._number, device))
                 worker.is_ready = True
                 self._give(worker, job)
             case Told(num_done, text), job if job is not None:
@@ -218,16 +232,23 @@ class Workers:
             self._listen(watch)
         self._interruption.raise_if_any()
 
-    def _setup(self, slot: int) -> Setup:
-        session, vae = self._session, self._session.built.vae
-        return Setup(
-            config=session.folder.path.resolve() / "config.yaml",
-            x_shape=session.data.x_shape,
-            weights={name: values.cpu() for name, values in vae.state_dict().items()},
-            is_training=vae.training,
-            threads=max(1, torch.get_num_threads() // self._number),
-            device=str(device_of(slot, session.device, torch.cuda.device_count())),
-        )
+
+def setup_of(session: Session, number: int, device: torch.device) -> Setup:
+    """What one of ``number`` processes needs to compute on ``device`` as this one does."""
+    vae = session.built.vae
+    return Setup(
+        config=session.folder.path.resolve() / "config.yaml",
+        x_shape=session.data.x_shape,
+        weights={name: values.cpu() for name, values in vae.state_dict().items()},
+        is_training=vae.training,
+        threads=divided(number),
+        device=str(device),
+    )
+
+
+def divided(number: int) -> int:
+    """The threads of each of so many processes, where this one has those of all."""
+    return max(1, torch.get_num_threads() // number)
 
 
 def device_of(slot: int, device: torch.device, num_gpus: int) -> torch.device:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 
 from experiments.runner import images
+from experiments.runner.replicas import Replicas
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
 from experiments.runner.trainer import Metrics, Trainer, count_data
@@ -26,9 +29,13 @@ def train(session: Session, interruption: Interruption) -> int:
     Leaves it with the weights that the evaluation wants, and returns their epoch. Raises
     InterruptedRunError after a checkpoint, DivergedError without one (the last good one stays).
     """
-    trainer = make_trainer(session)
-    with Pictures(session, trainer) as pictures:
-        for _ in training_epochs(session, trainer, pictures, interruption):
+    with ExitStack() as helped:
+        number, replicas = session.config.runtime.replicas or 1, None
+        if number > 1:
+            replicas = helped.enter_context(Replicas(session, interruption, number))
+        trainer = make_trainer(session, replicas)
+        pictures = helped.enter_context(Pictures(session, trainer))
+        for _ in training_epochs(session, trainer, pictures, interruption, replicas):
             pass
         if session.config.evaluation.weights == "best" and trainer.best is not None:
             trainer.vae.load_state_dict(trainer.best.weights)
@@ -39,8 +46,8 @@ def train(session: Session, interruption: Interruption) -> int:
     return epoch
 
 
-def make_trainer(session: Session) -> Trainer:
-    """A trainer for the session, at the state of its checkpoint."""
+def make_trainer(session: Session, replicas: Replicas | None = None) -> Trainer:
+    """A trainer for the session, at the state of its checkpoint; so are ``replicas`` then."""
     compile_step = _wants_compiler(session)
     trainer = Trainer(
         session.built.vae,
@@ -51,6 +58,7 @@ def make_trainer(session: Session) -> Trainer:
         diagnostics=session.config.runtime.diagnostics,
         compile_step=compile_step,
         warn=session.console.warn,
+        share=None if replicas is None else replicas.share,
     )
     if session.checkpoint is not None:
         trainer.restore(session.checkpoint["trainer"])
@@ -60,21 +68,30 @@ def make_trainer(session: Session) -> Trainer:
         session.console.warn(caution)
     if compile_step and not trainer.finished:
         session.console.info("compiling the training step (runtime.compile=off does without)")
+    if replicas is not None and not trainer.finished:
+        replicas.begin(trainer)
     return trainer
 
 
 def training_epochs(
-    session: Session, trainer: Trainer, pictures: Pictures, interruption: Interruption
+    session: Session,
+    trainer: Trainer,
+    pictures: Pictures,
+    interruption: Interruption,
+    replicas: Replicas | None = None,
 ) -> Iterator[int]:
     """Train, evaluate, record and, now and then, checkpoint; yields after each epoch."""
     saver, kept = _Saver(session, trainer), session.config.runtime.keep_epochs or ()
+    train_epoch = trainer.train_epoch
+    if replicas is not None:
+        train_epoch = partial(replicas.train_epoch, trainer)
     title, total = "epoch", session.config.training.epochs
     if late := [str(epoch) for epoch in kept if epoch > total]:
         session.console.warn(f"runtime.keep_epochs: training ends before {', '.join(late)}")
     with session.console.progress(title, total, trainer.epoch) as advance:
         shown = _Display(trainer, advance, interruption)
         while not trainer.finished:
-            if not trainer.train_epoch(shown.tick):
+            if not train_epoch(shown.tick):
                 saver.save()
                 interruption.raise_if_any()
             shown.text = _record_epoch(session, trainer, pictures)
@@ -87,6 +104,8 @@ def training_epochs(
 
 
 def _wants_compiler(session: Session) -> bool:
+    if (session.config.runtime.replicas or 1) > 1:  # it would not share their noise
+        return False
     options = session.config.training
     size = count_data(session.data, options)
     steps = options.epochs * -(-size // options.batch_size)
