@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -199,6 +200,7 @@ def rebuild(arguments: argparse.Namespace) -> None:
     if not (root / "runs").is_dir():
         raise DatabaseError(f"there are no run folders in {root / 'runs'}")
     database, aside = database_for_rebuilding(database_url(root, arguments.db))
+    arguments.opened.callback(database.close)
     if aside is not None:
         _say(f"what was there is not a sound results database; it is kept as {aside}")
     rebuilt = database.rebuild(root)
@@ -399,7 +401,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         _check_files(arguments)
-        arguments.run_command(arguments)
+        with ExitStack() as arguments.opened:
+            arguments.run_command(arguments)
     except (ReportError, DatabaseError) as error:
         _say(f"plot_from_db.py: error: {error}")
         return 2
@@ -439,9 +442,11 @@ def _check_files(arguments: argparse.Namespace) -> None:
 def _database(arguments: argparse.Namespace) -> ResultsDatabase:
     from utils.results.database import ResultsDatabase, database_url
 
-    return ResultsDatabase(
-        database_url(results_root(arguments.results), arguments.db), create=False
+    url = database_url(results_root(arguments.results), arguments.db)
+    database: ResultsDatabase = arguments.opened.enter_context(
+        closing(ResultsDatabase(url, create=False))
     )
+    return database
 
 
 def _write(text: str, output: Path | None) -> None:

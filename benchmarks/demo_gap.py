@@ -92,6 +92,7 @@ def main() -> None:
             f"| {seed} | {row.gap:.4f} | {row.reference:.4f} | {row.gap - row.reference:+.4f} "
             f"| {row.error:.4f} | {row.largest:.4f} | {row.inside:.0%} |"
         )
+    database.close()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def database(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("page", of_kind("sql"))
 def test_every_question_has_an_answer(page, database):
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         for block in blocks(page):
             if block.kind == "sql":
                 assert connection.execute(block.text).fetchall(), block.text
