@@ -73,7 +73,7 @@ def epochs_written(tmp_path: Path) -> int:
     return 0 if not files else files[0].read_text().count("loss")
 
 
-@pytest.mark.parametrize("kill_after", [1, 20])
+@pytest.mark.parametrize("kill_after", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_point_and_started_again_gives_the_same_bytes(
     tmp_path, straight, kill_after
 ):

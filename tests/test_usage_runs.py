@@ -109,7 +109,9 @@ def test_what_is_measured_changes_no_other_number(tmp_path, monkeypatch):
         assert len(rest) < len(lines)
 
 
-@pytest.mark.parametrize("stop_at", range(5))
+@pytest.mark.parametrize(
+    "stop_at", [0, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4))]
+)
 def test_a_measurement_that_was_cut_off_goes_on(tmp_path, monkeypatch, stop_at):
     assert run("posterior.name=planar") == 0
     whole = only_folder(tmp_path / "results")

@@ -247,13 +247,13 @@ def check_words(words: list[str]) -> None:
     check("-config", base, *(f"-set={word}" for word in words))
 
 
-@settings(same_each_time, max_examples=40)
+@settings(same_each_time, max_examples=30)
 @given(mutated())
 def test_a_mutated_tree_is_fine_or_refused_in_words(data: dict[str, Any]):
     check_file(yaml.safe_dump(data, sort_keys=False))
 
 
-@settings(same_each_time, max_examples=40)
+@settings(same_each_time, max_examples=30)
 @given(recombined())
 def test_other_components_are_fine_or_refused_in_words(data: dict[str, Any]):
     check_file(yaml.safe_dump(data, sort_keys=False))

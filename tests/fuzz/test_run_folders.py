@@ -94,7 +94,7 @@ CASES = st.lists(damages, min_size=1, max_size=3)
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(derandomize=True, max_examples=15, deadline=None, suppress_health_check=QUIET)
+@settings(derandomize=True, max_examples=10, deadline=None, suppress_health_check=QUIET)
 @given(CASES, st.booleans())
 def test_damaged_folders_are_told_and_nothing_is_lost(original, capsys, afflictions, cut):
     check_folder(original, afflictions, cut, capsys)
