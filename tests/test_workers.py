@@ -110,7 +110,7 @@ def test_two_workers_measure_what_one_process_does_even_if_one_is_killed(
 @pytest.mark.parametrize(
     "tries",
     [
-        [(2, 2)],
+        pytest.param([(2, 2)], marks=pytest.mark.slow),
         # The last batch that is there may be torn, and is done again: the second stop is in the
         # estimates.
         pytest.param([(1, 2), (3, NUM_LOCAL - 1 + 2)], marks=pytest.mark.slow),
