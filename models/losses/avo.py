@@ -21,6 +21,7 @@ from models.losses.protocol import (
     losses,
     stat_metrics,
     stats_of,
+    trial_context,
     warmups,
     with_constant,
 )
@@ -179,8 +180,7 @@ def _coin(probability: float) -> bool:
 
 def _try_out(posterior: Chain) -> None:
     """Run a chain once; raise ValueError at the first transition that avo cannot train."""
-    context = posterior.initial_context()[None]
-    context = context.to(next(posterior.parameters(), context))
+    context = trial_context(posterior)
     # Off its start, where flows are identities and the base is isotropic.
     context = context + 0.1 * torch.randn_like(context)
     log_base = posterior.log_base(context)

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from models import dynamics
 from models.generative import GenerativeModel
-from models.losses.protocol import Bound, LogTerms, Loss, Samples, Weight, losses, stats_of
+from models.losses.protocol import (
+    Bound,
+    LogTerms,
+    Loss,
+    Samples,
+    Weight,
+    losses,
+    stats_of,
+    trial_context,
+)
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity, Mixture, Remembered
 from utils.seeding import isolated
@@ -107,8 +116,7 @@ def log_density(posterior: Chain, context: Tensor) -> LogDensity:
 @torch.no_grad()
 def _draws(posterior: Chain) -> bool:
     """Whether two readings backwards from the same place differ."""
-    context = posterior.initial_context()[None]
-    context = context.to(next(posterior.parameters(), context))
+    context = trial_context(posterior)
     with isolated(seed=0):
         z, log_q = posterior(context, _nothing).state.z, log_density(posterior, context)
         return not torch.equal(log_q(z), log_q(z))

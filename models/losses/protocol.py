@@ -130,6 +130,12 @@ def by_position(log_density: LogDensity, z: Tensor) -> Tensor:
     return value.detach() + (score * (z - at.detach())).sum(-1)
 
 
+def trial_context(posterior: Chain) -> Tensor:
+    """Context (1, P) of a fresh datum, of the type of the posterior's weights, to try it out."""
+    context = posterior.initial_context()[None]
+    return context.to(next(posterior.parameters(), context))
+
+
 Weight = float | Tensor
 Annealing = Callable[[LogTerms, Weight], LogTerms]
 

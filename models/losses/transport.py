@@ -17,6 +17,7 @@ from models.losses.protocol import (
     by_position,
     losses,
     stat_metrics,
+    trial_context,
 )
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity
@@ -55,8 +56,7 @@ class Transport(Loss):
         Raises ValueError where it has no flows, or where a partner is with z at a target.
         """
         with isolated(seed=0):
-            context = posterior.initial_context()[None]
-            context = context.to(next(posterior.parameters(), context)).requires_grad_()
+            context = trial_context(posterior).requires_grad_()
             segments = _segments(posterior, context, lambda z: -0.5 * z.square().sum(-1), 2)
         if any(segment.stage.state.v is not None for segment in segments):
             raise ValueError("transport takes z to z; here another variable (`lift`) is with it")
