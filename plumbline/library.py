@@ -22,7 +22,14 @@ from experiments.runner.earlier import Destination
 from experiments.runner.run import execute, identify
 from experiments.runner.schema import DEFAULTS, Initialise, RunConfig
 from models.generative import GenerativeModel
-from models.local import LocalOptimum, Scope, local_optimise, local_settings
+from models.local import (
+    LocalOptimum,
+    Scope,
+    beginning,
+    best_of,
+    local_optimise,
+    local_settings,
+)
 from models.networks import Encoder
 from models.posteriors.chain import Chain
 from models.posteriors.protocol import posteriors
@@ -161,25 +168,30 @@ class Run:
         setting: str | Mapping[str, Any] = "fast",
         scope: Scope = "posterior",
     ) -> LocalOptimum:
-        """The best member q* of a family for each datum, searched for from one start.
+        """The best member q* of a family for each datum, as a run's own phase searches for it.
 
         Args:
             x: (B, C, H, W).
             family: a posterior's name, or the name with options; None: the run's own.
-            setting: how to search, the same way.
+            setting: how to search, and from how many starts, the same way.
             scope: whether weights are free for each datum, or its context alone.
 
         Raises ConfigError for names and options that there are not.
         """
         data = self._tensor(x)
-        posterior, context = self.posterior, self.context(data)
-        if family is not None:
-            sizes = {"latent_dim": self.model.latent_dim}
-            sizes["num_features"] = self.encoder.num_features
-            posterior = self._component(posteriors, family).build(**sizes).to(self._device)
-            context = posterior.initial_context().to(context).repeat(len(data), 1)
+        node = self.config.posterior if family is None else self._component(posteriors, family)
+        sizes = {"latent_dim": self.model.latent_dim, "num_features": self.encoder.num_features}
+        fresh = node.build(**sizes).to(self._device)
         settings = self._component(local_settings, setting).build()
-        return local_optimise(settings.loss, self.model, posterior, data, context, settings, scope)
+        start = beginning(
+            *(settings, self.model, data, self.posterior, self.context(data)),
+            *(fresh, family is None),
+        )
+        rows = data.repeat(settings.starts, *[1] * (data.ndim - 1))
+        found = local_optimise(
+            settings.loss, self.model, start.posterior, rows, start.contexts, settings, scope
+        )
+        return best_of(found, start.posterior, settings.starts).optimum
 
     @torch.no_grad()
     def estimate(

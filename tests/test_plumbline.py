@@ -69,6 +69,27 @@ def test_an_optimum_is_no_worse_than_the_encoder_and_is_measured_like_it(run):
     assert full.context.shape == (4, 5)
 
 
+@pytest.mark.parametrize("start", ["encoder", "initial"])
+def test_a_search_begins_where_its_setting_says(run, start):
+    """After one step, whose length is at most the rate, it still is near there."""
+    x = run.data.splits["test"][:4]
+    setting = {"name": "fast", "max_steps": 1, "start": start, "lr": 0.01}
+    begun = {"encoder": run.context(x), "initial": run.posterior.initial_context().expand(4, -1)}
+    found = run.local_optimum(x, setting=setting)
+    assert (found.context - begun[start]).abs().max() < 0.02
+    assert (
+        found.context - begun["encoder" if start == "initial" else "initial"]
+    ).abs().max() > 0.02
+
+
+def test_the_best_of_several_starts_is_one_row_a_datum(run):
+    x = run.data.splits["test"][:4]
+    setting = {"name": "fast", "max_steps": 20, "starts": 3}
+    found = run.local_optimum(x, setting=setting)
+    assert found.context.shape == (4, 4)
+    assert len(run.estimate(x, "importance", at=found)) == 4
+
+
 def test_estimators_take_arrays_of_any_shape_that_fits(run):
     x = run.data.splits["test"]
     frame = run.estimate(x.numpy().reshape(8, 8), "exact", batch_size=3)

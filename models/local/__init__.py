@@ -2,7 +2,7 @@
 
 from models.local.search import LocalOptimum, LocalSearch, local_optimise
 from models.local.settings import LocalSettings, fast, local_settings, paper
-from models.local.starts import Chosen, best_of, matched_context, starting_contexts
+from models.local.starts import Chosen, beginning, best_of, matched_context, starting_contexts
 from models.local.workbench import Scope
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LocalSearch",
     "LocalSettings",
     "Scope",
+    "beginning",
     "best_of",
     "fast",
     "local_optimise",

@@ -15,6 +15,7 @@ from torch import Tensor
 from models import dynamics
 from models.generative import GenerativeModel
 from models.local.search import LocalOptimum
+from models.local.settings import LocalSettings
 from models.posteriors.chain import Chain
 from models.posteriors.paths import LogDensity, Remembered
 from models.posteriors.per_datum import per_datum
@@ -28,6 +29,13 @@ MOVES, LEAPFROGS = 60, 5  # of a short run of Hamiltonian Monte Carlo; its first
 ACCEPTANCE = 0.65  # what its step sizes aim at (Neal 2011, arXiv 1206.1901)
 
 
+class Beginning(NamedTuple):
+    """The posterior whose weights a search starts with, and its contexts (n B, P)."""
+
+    posterior: Chain
+    contexts: Tensor
+
+
 class Chosen(NamedTuple):
     """The best of several starts for each datum.
 
@@ -38,6 +46,40 @@ class Chosen(NamedTuple):
     optimum: LocalOptimum
     start: Tensor
     gain_over_first: Tensor
+
+
+@torch.no_grad()
+def beginning(
+    settings: LocalSettings,
+    model: GenerativeModel,
+    x: Tensor,
+    own: Chain,
+    context: Tensor,
+    family: Chain,
+    is_own: bool,
+) -> Beginning:
+    """Where the search for a family's optimum begins, by ``settings.start`` and its ``starts``.
+
+    Args:
+        settings: how to search.
+        model: p(x, z).
+        x: (B, C, H, W).
+        own: the posterior that the encoder was trained with.
+        context: what the encoder gives for x, (B, P).
+        family: with weights as they are drawn.
+        is_own: whether ``family`` is a posterior like ``own``, so that it fits the encoder.
+
+    Draws from the global generator.
+    """
+    posterior, given = family, [family.initial_context().to(x).repeat(len(x), 1)]
+    if is_own:
+        given.append(context)
+    elif settings.start == "encoder" and not family.transitions:
+        given.append(matched_context(model, family, x, own, context))
+    if settings.start == "encoder":
+        posterior = own if is_own else family
+        given.reverse()
+    return Beginning(posterior, starting_contexts(model, posterior, x, given, settings.starts))
 
 
 @torch.no_grad()

@@ -19,13 +19,7 @@ from experiments.runner.crew import Crew, carry_out
 from experiments.runner.rows import make_rows
 from experiments.runner.schema import Phase, RunConfig
 from experiments.runner.session import Session
-from models.local import (
-    LocalSearch,
-    LocalSettings,
-    best_of,
-    matched_context,
-    starting_contexts,
-)
+from models.local import LocalSearch, LocalSettings, beginning, best_of
 from utils import checkpoint, seeding
 from utils.compiled import is_wanted
 from utils.results.records import Estimate as EstimateRow
@@ -108,24 +102,18 @@ class _Search:
     def _start(self, family: Family) -> LocalSearch:
         plan, x, vae, config = self._plan, self._batch.x, self._place.built.vae, self._place.config
         posterior = family.posterior.to(x.device)
-        given = [posterior.initial_context().to(x).repeat(len(x), 1)]
         stream = seeding.derive(config.seed, PHASE, self._batch.name, "starts")
         with seeding.isolated(stream), torch.no_grad():
-            context, own = vae.context(x), vae.posterior
-            if family.is_own:
-                given.append(context)
-            elif plan.settings.start == "encoder" and not posterior.transitions:
-                given.append(matched_context(vae.model, posterior, x, own, context))
-            if plan.settings.start == "encoder":
-                posterior = own if family.is_own else posterior
-                given.reverse()
-            contexts = starting_contexts(vae.model, posterior, x, given, self._num_starts)
+            start = beginning(
+                *(plan.settings, vae.model, x, vae.posterior, vae.context(x)),
+                *(posterior, family.is_own),
+            )
         return LocalSearch(
             plan.loss or plan.settings.loss,
             vae.model,
-            posterior,
+            start.posterior,
             x.repeat(self._num_starts, *[1] * (x.ndim - 1)),
-            contexts,
+            start.contexts,
             plan.settings,
             scope=config.local_optimisation.scope,
             compile_step=_wants_compiler(config, plan.settings, x),
