@@ -285,3 +285,12 @@ def test_a_run_on_a_file_is_identified_by_its_content(tmp_path, capsys):
     assert all(len(record.config["data"]["sha256"]) == 64 for record in folders)
     moved.unlink()
     assert run(moved) == 3
+
+
+def test_a_dry_run_says_what_the_content_filled_in(tmp_path, capsys):
+    path = saved(tmp_path / "x.npz", x=(noise(30, 2, 2) > 0).astype(np.uint8))
+    data = [f"data={{name: file, path: {path}}}", "encoder={name: mlp, hidden: [4]}"]
+    assert program.main(["-config", str(QUICKSTART), "--dry-run", "-set", *data]) == 0
+    origins = dict(line.strip().split(":", 1) for line in capsys.readouterr().out.splitlines()[:4])
+    assert origins["sha256"].endswith("# filled in")
+    assert origins["path"].endswith("# -set")

@@ -31,9 +31,9 @@ from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
 from utils.cli import did_you_mean, write_results
 from utils.config import loading as configuration
-from utils.config.identity import describe
+from utils.config.identity import changed, describe, resolved
 from utils.config.layers import Layer
-from utils.config.sources import ConfigError, read_path, wrong
+from utils.config.sources import FILLED_IN, ConfigError, read_path, wrong
 from utils.config.validation import validate
 from utils.console import Console
 from utils.data.base import DataError, datasets
@@ -214,11 +214,13 @@ def _dry_run(options: Namespace, console: Console) -> int:
     check_url(destination.database)
     layer = _layer(options)
     with located(layer):
-        identified = identify(_validated(layer, console), destination.results, console.warn)
+        written = _validated(layer, console)
+        identified = identify(written, destination.results, console.warn)
         counts = _count_parameters(identified, console)
     forces = "bf16" if rounds_forces(identified.config.runtime) else "float32"
+    settled = dict.fromkeys(changed(resolved(written), identified.resolved), FILLED_IN)
     lines = [
-        describe(identified.resolved, layer.origins),
+        describe(identified.resolved, {**layer.origins, **settled}),
         "",
         f"# precedence: {' < '.join(layer.sources)}",
         f"# run: {identified.id}",

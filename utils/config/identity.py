@@ -49,6 +49,17 @@ def describe(data: Mapping[str, Any], origins: Mapping[KeyPath, Origin]) -> str:
     return "\n".join(shown)
 
 
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[KeyPath]:
+    """Paths of the values in ``after`` that ``before`` lacks or has otherwise."""
+    for key, value in after.items():
+        former = before.get(key)
+        if isinstance(value, Mapping) and value:
+            inner = former if isinstance(former, Mapping) else {}
+            yield from ((key, *path) for path in changed(inner, value))
+        elif value != former:
+            yield (key,)
+
+
 def _block(value: Any, path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Iterator[_Line]:
     """The lines of a value; those of what is inside it are indented."""
     if not _is_nested(value):

@@ -24,7 +24,10 @@ KeyPath = tuple[str | int, ...]
 
 
 class Origin(NamedTuple):
-    """Where a value was written: a file (with its line), ``-set`` or ``default``."""
+    """Where a value was written: a file (with its line), ``-set``, ``default`` or nowhere.
+
+    ``filled in`` is what follows from the data or from other runs.
+    """
 
     source: str
     line: int | None = None
@@ -36,6 +39,7 @@ class Origin(NamedTuple):
 
 DEFAULT = Origin("default")
 ASSIGNED = Origin("-set")
+FILLED_IN = Origin("filled in")
 
 
 MAX_SIZE = 1_000_000  # bytes of a file, characters of a value of -set
