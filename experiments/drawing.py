@@ -98,6 +98,24 @@ def add_output(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--output", type=Path, default=output, help="default: %(default)s")
 
 
+def runs_by_method(
+    base: str,
+    files: Mapping[str, Sequence[str | Path]],
+    options: argparse.Namespace,
+    assignments: Sequence[str] = (),
+) -> dict[tuple[str, int], Wanted]:
+    """The runs of each method, with its ``files``, and seed; ``options`` are ``make_parser``'s."""
+    return {
+        (method, seed): Wanted(
+            base,
+            [*own, *options.files],
+            [*assignments, f"seed={seed}", *options.assignments],
+        )
+        for method, own in files.items()
+        for seed in options.seeds
+    }
+
+
 def find_all(
     wanted: Mapping[K, Wanted], console: Console, *, some_will_do: bool = False
 ) -> dict[K, Trained]:

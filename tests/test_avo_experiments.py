@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from estimators.importance import ImportanceSampling
-from experiments.avo_biased_noise.figure import most_likely
 from experiments.avo_toy.figure import exact_histogram, histogram, mode_weights
+from experiments.most_likely import most_likely
 from experiments.runner.build import build
 from experiments.runner.schema import DEFAULTS, REGISTRIES, RunConfig
 from main import main
@@ -120,7 +120,7 @@ def test_histogram_and_weights_of_exact_draws():
 
 def test_most_likely_noise_is_a_maximum_near_the_truth():
     x = toy.AbsoluteValueData(num_train=20_000, noise_scale=0.5).load().splits["train"]
-    best = most_likely(x)
+    best = most_likely(AbsoluteValue((1, 1, 1)), x)
     scale = best.log_scale.exp().item()
 
     def mean_log_px(scale: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 
 from experiments.mcvae_images.published import EPOCHS, PUBLISHED
 from experiments.mcvae_toy_posteriors import figure as rings
-from experiments.mcvae_toy_recovery.figure import most_likely
+from experiments.mcvae_toy_recovery.figure import of_greatest_likelihood
 from experiments.sweeping.sweep_file import read
 from main import main
 from models.noisy_radius import NoisyRadius
@@ -143,7 +143,7 @@ def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, c
 
 def test_the_most_likely_parameters_are_a_maximum_near_the_truth():
     splits = toy.NoisyRadiusData(latent_dim=5, num_train=5000).load().splits
-    best = most_likely(5, splits)
+    best = of_greatest_likelihood(5, splits)
     x = splits["train"]
 
     def mean_log_px(slope: float, offset: float) -> torch.Tensor:

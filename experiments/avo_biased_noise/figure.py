@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
+from experiments.drawing import Trained, find_all, make_parser, over_seeds, runs_by_method, save
+from experiments.most_likely import most_likely
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from models.energies import AbsoluteValue
 from utils.console import Console
@@ -43,41 +44,15 @@ def model_of(run: Trained) -> AbsoluteValue:
     return model
 
 
-def most_likely(x: Tensor) -> AbsoluteValue:
-    """The model whose noise scale maximises the exact log-likelihood of x, in float64."""
-    x = x.double()
-    model = AbsoluteValue(x.shape[1:]).double()
-    optimiser = torch.optim.LBFGS(
-        model.parameters(), max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = -model.log_px(x).mean()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return model.requires_grad_(False)
-
-
 def main() -> None:
     """Find the runs, print the table, draw."""
     parser, console = make_parser(__doc__, "avo_biased_noise.png"), Console()
     options = parser.parse_args()
-    wanted = {
-        (method, seed): Wanted(
-            BASE,
-            [f"{ADDITIONAL}/{method}.yaml", *options.files],
-            [f"seed={seed}", *options.assignments],
-        )
-        for method in METHODS
-        for seed in options.seeds
-    }
-    found = find_all(wanted, console)
+    files = {method: [f"{ADDITIONAL}/{method}.yaml"] for method in METHODS}
+    found = find_all(runs_by_method(BASE, files, options), console)
     runs = {method: [found[method, seed] for seed in options.seeds] for method in METHODS}
     splits = runs["hvi_avo"][0].splits
-    best = most_likely(splits["train"])
+    best = most_likely(AbsoluteValue(splits["train"].shape[1:]), splits["train"])
     print(to_markdown(_table(runs, best, splits)))
     with isolated(0), torch.no_grad():
         figure = _draw(runs, best, splits["train"])

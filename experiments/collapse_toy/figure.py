@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from estimators.usage import portray
-from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
+from experiments.drawing import Trained, find_all, make_parser, over_seeds, runs_by_method, save
 from experiments.reporting.curves import COLOURS
 from experiments.reporting.tables import Cell, Heading, Table, Text, to_markdown
 from experiments.runner.weights import epoch_path
@@ -103,16 +103,8 @@ def main() -> None:
     parser, console = make_parser(__doc__, "collapse_toy.png"), Console()
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
-    wanted = {
-        (method, seed): Wanted(
-            BASE,
-            [f"{ADDITIONAL}/{method}.yaml", *options.files],
-            [f"seed={seed}", *options.assignments],
-        )
-        for method in options.methods
-        for seed in options.seeds
-    }
-    runs = find_all(wanted, console)
+    files = {method: [f"{ADDITIONAL}/{method}.yaml"] for method in options.methods}
+    runs = find_all(runs_by_method(BASE, files, options), console)
     results = {
         method: [measure(runs[method, seed]) for seed in options.seeds]
         for method in options.methods

@@ -14,7 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
+from experiments.drawing import (
+    Trained,
+    Wanted,
+    find_all,
+    make_parser,
+    over_seeds,
+    runs_by_method,
+    save,
+)
 from experiments.mcvae_images.published import EPOCHS, PUBLISHED
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from utils.console import Console
@@ -75,13 +83,7 @@ def main() -> None:
         method: [f"{ADDITIONAL}/{options.data}.yaml", f"{ADDITIONAL}/{method}.yaml"]
         for method in options.methods
     }
-    trainings = {
-        (method, seed): Wanted(
-            BASE, [*files[method], *options.files], [f"seed={seed}", *options.assignments]
-        )
-        for method in options.methods
-        for seed in options.seeds
-    }
+    trainings = runs_by_method(BASE, files, options)
     trained = find_all(trainings, console)
     wanted = {
         Key(method, epoch, seed): Wanted(

@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
+from experiments.drawing import Trained, find_all, make_parser, over_seeds, runs_by_method, save
 from experiments.reporting.tables import Cell, Heading, Table, Text, to_markdown
 from models.generative import GenerativeModel
 from utils.console import Console
@@ -110,16 +110,8 @@ def main() -> None:
     """Find the runs, print the table, draw."""
     parser, console = make_parser(__doc__, "mcvae_toy_posteriors.png"), Console()
     options = parser.parse_args()
-    wanted = {
-        (method, seed): Wanted(
-            BASE,
-            [f"{ADDITIONAL}/{method}.yaml", *options.files],
-            [f"seed={seed}", *options.assignments],
-        )
-        for method in METHODS
-        for seed in options.seeds
-    }
-    runs = find_all(wanted, console)
+    files = {method: [f"{ADDITIONAL}/{method}.yaml"] for method in METHODS}
+    runs = find_all(runs_by_method(BASE, files, options), console)
     model = runs["vae", options.seeds[0]].built.vae.model
     exact = [log_shares(model, x[None]) for x in data()]
     results = {

@@ -18,7 +18,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.drawing import Trained, Wanted, find_all, make_parser, over_seeds, save
+from experiments.drawing import Trained, find_all, make_parser, over_seeds, runs_by_method, save
+from experiments.most_likely import most_likely
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text, to_markdown
 from models.noisy_radius import NoisyRadius
 from utils.console import Console
@@ -73,24 +74,11 @@ def result_of(model: NoisyRadius, x: Tensor, gap: float | None) -> Result:
         return Result(slope, offset, model.log_px(x).mean().item(), gap)
 
 
-def most_likely(latent_dim: int, splits: Mapping[str, Tensor]) -> Result:
+def of_greatest_likelihood(latent_dim: int, splits: Mapping[str, Tensor]) -> Result:
     """The parameters of the greatest log p(x) of the training data, in float64."""
     x = splits["train"]
-    model = NoisyRadius(
-        x.shape[1:], latent_dim=latent_dim, slope=TRUE_SLOPE, offset=TRUE_OFFSET
-    ).double()
-    optimiser = torch.optim.LBFGS(
-        model.parameters(), max_iter=50, tolerance_grad=1e-8, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = -model.log_px(x).mean()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return result_of(model, splits["test"], None)
+    model = NoisyRadius(x.shape[1:], latent_dim=latent_dim, slope=TRUE_SLOPE, offset=TRUE_OFFSET)
+    return result_of(most_likely(model, x), splits["test"], None)
 
 
 def main() -> None:
@@ -99,21 +87,17 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=DIMS, metavar="D")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
+    files = {method: [f"{ADDITIONAL}/{method}.yaml"] for method in options.methods}
     wanted = {
-        (dim, method, seed): Wanted(
-            BASE,
-            [f"{ADDITIONAL}/{method}.yaml", *options.files],
-            [*dimension(dim), f"seed={seed}", *options.assignments],
-        )
+        (dim, *key): run
         for dim in options.dims
-        for method in options.methods
-        for seed in options.seeds
+        for key, run in runs_by_method(BASE, files, options, dimension(dim)).items()
     }
     runs = find_all(wanted, console)
     results: dict[int, dict[str, Sequence[Result]]] = {}
     for dim in options.dims:
         splits = runs[dim, options.methods[0], options.seeds[0]].splits
-        results[dim] = {MAXIMUM: [most_likely(dim, splits)]}
+        results[dim] = {MAXIMUM: [of_greatest_likelihood(dim, splits)]}
         for method in options.methods:
             results[dim][method] = [measure(runs[dim, method, seed]) for seed in options.seeds]
     print(to_markdown(_table(results)))
