@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 import main as program
+from experiments.runner.earlier import CHECKPOINT
 from experiments.runner.provenance import phase_codes
 from experiments.runner.run import Identified, identify
 from experiments.runner.schema import DEFAULTS, RunConfig
-from experiments.runner.weights import CHECKPOINT
 from utils.config.loading import load
 from utils.config.validation import validator
 from utils.results.folder import CsvLog, RunFolder

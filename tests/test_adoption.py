@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from experiments.runner.adoption import Wanted, adopt_training
+from experiments.runner.earlier import epoch_path
 from experiments.runner.resuming import Training, training_of
-from experiments.runner.weights import epoch_path
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
 from utils.results.folder import RunFolder

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from experiments.runner.build import BuildError
+from experiments.runner.earlier import epoch_path
 from experiments.runner.resuming import Training
 from experiments.runner.schema import Initialise, Part
-from experiments.runner.weights import epoch_path, find_run, fix, load_into, settle
+from experiments.runner.weights import find_run, fix, load_into, settle
 from models.generative import LinearGaussian
 from models.networks.constant import Constant
 from models.posteriors.chain import Chain

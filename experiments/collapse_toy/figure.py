@@ -21,7 +21,7 @@ from estimators.usage import portray
 from experiments.drawing import Trained, find_all, make_parser, over_seeds, runs_by_method, save
 from experiments.reporting.curves import COLOURS
 from experiments.reporting.tables import Cell, Heading, Table, Text, to_markdown
-from experiments.runner.weights import epoch_path
+from experiments.runner.earlier import epoch_path
 from models.generative import GenerativeModel
 from models.vae import VAE
 from utils import checkpoint

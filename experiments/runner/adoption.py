@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.runner.earlier import CHECKPOINT, epoch_path
 from experiments.runner.resuming import Training, check_metrics, check_training, training_of
-from experiments.runner.weights import CHECKPOINT, epoch_path, finished_runs
+from experiments.runner.weights import finished_runs
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
 from utils.code import Code, differences

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import signal
 import traceback
 from argparse import Namespace
@@ -14,7 +12,8 @@ from enum import IntEnum
 
 import torch
 
-from experiments.runner import catalogue, plugins
+from experiments.runner import catalogue, plugins, summary
+from experiments.runner.asked import UsageError, destination_of, layer_of, merged, shown
 from experiments.runner.build import (
     BuildError,
     build,
@@ -23,29 +22,20 @@ from experiments.runner.build import (
     make_dataset,
     rounds_forces,
 )
-from experiments.runner.earlier import Destination
 from experiments.runner.run import Identified, check_splits, execute, identify
-from experiments.runner.schema import DEFAULTS, REGISTRIES, SECTIONS, RunConfig, default_values
+from experiments.runner.schema import REGISTRIES, SECTIONS, RunConfig, default_values
 from experiments.runner.signals import InterruptedRunError, time_limit
 from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
 from utils.cli import did_you_mean, write_results
-from utils.config import loading as configuration
 from utils.config.identity import changed, describe, resolved
 from utils.config.layers import Layer
 from utils.config.sources import FILLED_IN, ConfigError, read_path, wrong
 from utils.config.validation import validate
 from utils.console import Console
 from utils.data.base import DataError, datasets
-from utils.results.database import (
-    DatabaseError,
-    check_login,
-    check_url,
-    database_url,
-    first_line,
-    masked,
-)
-from utils.results.folder import DamagedError, results_root
+from utils.results.database import DatabaseError, check_login, check_url, first_line
+from utils.results.folder import DamagedError
 from utils.results.lock import BusyError
 from utils.types import duration
 
@@ -62,14 +52,10 @@ class ExitCode(IntEnum):
     CTRL_C = 130
 
 
-class UsageError(Exception):
-    """The command line lacks something or contradicts itself."""
-
-
 def run(options: Namespace, command: Sequence[str]) -> int:
     """Carry out what the command line asks for; turn failures into messages and exit codes."""
     console = Console(verbosity=options.verbose - options.quiet)
-    options.command = shlex.join(masked(word) for word in command)
+    options.command = shown(command)
     try:
         with time_limit(_max_seconds(options), ExitCode.TRY_AGAIN):
             return _action(options)(options, console)
@@ -161,39 +147,14 @@ def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
 
 
 def _run(options: Namespace, console: Console) -> int:
-    destination = _destination(options)
+    destination = destination_of(options, options.command)
     check_login(destination.database)
-    layer = _layer(options)
+    layer = plugins.activate(layer_of(options))
     with located(layer):
         identified = identify(_validated(layer, console), destination.results, console.warn)
         record = execute(identified, destination, console)
-    folder = destination.results / "runs" / record.id
-    try:  # at once: print would let runs side by side write between
-        write_results(catalogue.summary(record, folder) + "\n")
-    except OSError as error:
-        console.warn(f"the results cannot be shown ({error.strerror}); they are in {folder}")
+    summary.show(record, destination.results, console)
     return ExitCode.DONE
-
-
-def _destination(options: Namespace) -> Destination:
-    root = results_root(options.results)
-    return Destination(root, database_url(root, options.db), options.resume, options.command)
-
-
-def _layer(options: Namespace) -> Layer:
-    if options.config is None:
-        raise UsageError("-config FILE is missing; try --help")
-    assignments = list(options.set)
-    if options.device is not None:
-        assignments.append(f"runtime.device={options.device}")
-    return _merged(options, assignments)
-
-
-def _merged(options: Namespace, assignments: Sequence[str]) -> Layer:
-    """All layers of the configuration, their plugins in use."""
-    named = [f"plugins+={json.dumps(options.plugin)}"] if options.plugin else []
-    layers = (options.config, options.additional_configs, [*assignments, *named], DEFAULTS)
-    return plugins.activate(configuration.load(*layers))
 
 
 @contextmanager
@@ -210,9 +171,9 @@ def located(layer: Layer) -> Iterator[None]:
 
 
 def _dry_run(options: Namespace, console: Console) -> int:
-    destination = _destination(options)
+    destination = destination_of(options, options.command)
     check_url(destination.database)
-    layer = _layer(options)
+    layer = plugins.activate(layer_of(options))
     with located(layer):
         written = _validated(layer, console)
         identified = identify(written, destination.results, console.warn)
@@ -247,7 +208,7 @@ def _count_parameters(identified: Identified, console: Console) -> dict[str, int
 def _list(options: Namespace, console: Console) -> int:
     if options.config or options.additional_configs or options.set:
         raise UsageError("--list takes no configuration")
-    _merged(options, [])
+    plugins.activate(merged(options, []))
     _warn_of_broken(console)
     if options.list == "":
         write_results(catalogue.registries(REGISTRIES) + "\n")
@@ -268,7 +229,7 @@ def _list(options: Namespace, console: Console) -> int:
 def _download(options: Namespace, console: Console) -> int:
     name = options.download
     assignments = [f"data.name={name}", *options.set]
-    layer = _merged(options, assignments)
+    layer = plugins.activate(merged(options, assignments))
     if name not in datasets.names():
         hint = did_you_mean(name, datasets.names())
         raise UsageError(f"no data set {name!r}; there are {', '.join(datasets.names())}{hint}")

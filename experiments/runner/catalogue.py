@@ -1,19 +1,15 @@
-"""What main.py prints on stdout: registries, components with their options, results."""
+"""What main.py tells of its components: registries, sections, their options, their sizes."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import itertools
-import math
 import re
-import statistics
 import textwrap
 import typing
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from torch import nn
@@ -21,12 +17,7 @@ from torch import nn
 from experiments.runner.build import Built
 from utils.config.identity import flow
 from utils.registry import REQUIRED, Option, Registry
-from utils.results.folder import RunFolder
-from utils.results.methods import INFORMATION, UNITS, Method
-from utils.results.records import Estimate, RunRecord
 from utils.types import LARGEST
-
-SHOWN = {"elbo": "ELBO", "log_px": "log p(x)"}
 
 
 def registries(all_registries: Mapping[str, Registry[Any]]) -> str:
@@ -159,47 +150,3 @@ def parameter_counts(built: Built) -> dict[str, int]:
         name: sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
         for name, modules in parts.items()
     }
-
-
-def summary(record: RunRecord, folder: Path) -> str:
-    """A finished run's estimates: mean ± standard error over data points, in nats."""
-    lines = [
-        f"{record.experiment} {record.id}: {record.posterior}, {record.loss}, {record.dataset}"
-    ]
-    rows = RunFolder(folder).estimates.read()
-    lines += [*_means(rows), *_usage(rows)]
-    return "\n".join(lines)
-
-
-def _means(rows: Sequence[Estimate]) -> Iterator[str]:
-    groups: dict[tuple[str, Method, str], list[float]] = defaultdict(list)
-    for row in rows:
-        if row.name in SHOWN:
-            groups[row.split, row.method, row.name].append(row.value)
-    for (split, method, name), values in groups.items():
-        count, mean = len(values), _mean(values)
-        data = "data point" if count == 1 else "data points"
-        yield f"  {split} ({count} {data}): {SHOWN[name]} by {method.label} {mean}"
-
-
-def _usage(rows: Sequence[Estimate]) -> Iterator[str]:
-    """How much of z each split's posteriors use."""
-    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows:
-        if row.estimator in (INFORMATION, UNITS):
-            groups[row.split, row.name].append(row.value)
-    for split in dict.fromkeys(split for split, _ in groups):
-        active, told = groups[split, "active_units"], groups[split, "mutual_information"]
-        yield (
-            f"  {split} ({len(told)} data points): {sum(active):.0f} of {len(active)} units "
-            f"active, mutual information {_mean(told)} of at most {math.log(len(told)):.3f}, KL "
-            f"of the aggregate {_mean(groups[split, 'aggregate_kl'])}"
-        )
-
-
-def _mean(values: Sequence[float]) -> str:
-    """Mean ± standard error over data."""
-    count = len(values)
-    error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
-    spread = f" ± {error:.3f}" if math.isfinite(error) else ""
-    return f"{math.fsum(values) / count:.3f}{spread}"

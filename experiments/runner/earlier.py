@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments.runner import weights
-from experiments.runner.schema import RunConfig
-from utils.checkpoint import previous_of
 from utils.code import Code, changes
 from utils.console import Console
 from utils.results import schema
@@ -24,7 +21,26 @@ from utils.results.records import MEMBERSHIP, Label, Link, RunRecord, stamp
 
 LOG = "run.log"
 """Where a sweep has its runs write what they say."""
+CHECKPOINT = "last.pt"
 MAX_SHOWN = 6  # changed files named in one message
+
+
+def epoch_path(folder: RunFolder, epoch: int) -> Path:
+    """Where the weights of an epoch are kept for good."""
+    return folder.path / "epochs" / f"{epoch:06d}.pt"
+
+
+class Claim(NamedTuple):
+    """What a configuration asks of a run that may be there already, beside its science."""
+
+    run: str
+    """The id."""
+    experiment: str
+    """That the run is to count for."""
+    labels: Mapping[str, str]
+    """What the experiment calls it, by axis."""
+    epochs: Sequence[int]
+    """Whose weights it is to have kept."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +54,22 @@ class Destination:
     command: str = "python main.py ..."
     """How the program was called, without passwords."""
 
+    def folder(self, run: str) -> RunFolder:
+        """Where a run lies."""
+        return RunFolder(self.results / "runs" / run)
+
     @property
     def afresh(self) -> str:
         """The command that does the run again from its beginning."""
         return f"`{self.command} --resume never`"
 
 
-def if_finished(
-    config: RunConfig, folder: RunFolder, destination: Destination, console: Console
-) -> RunRecord | None:
+def if_finished(claim: Claim, destination: Destination, console: Console) -> RunRecord | None:
     """The record of a run that has nothing left to do; its results are in the database then.
 
     Raises DamagedError where it has finished but its results are no longer what they were.
     """
+    folder = destination.folder(claim.run)
     try:
         record = folder.read_status()
     except DamagedError:  # told, and taken as cut off, by whoever holds the lock
@@ -63,11 +82,10 @@ def if_finished(
         raise DamagedError("; ".join(damage))
     console.info(f"{folder.path.name} is already finished: {folder.path}")
     _tell_of_changed_code(record, destination, console)
-    for epoch in config.runtime.keep_epochs or ():
-        due = "train" in config.phases and epoch <= config.training.epochs
-        if due and not weights.epoch_path(folder, epoch).exists():
+    for epoch in claim.epochs:
+        if not epoch_path(folder, epoch).exists():
             console.warn(f"it kept no weights of epoch {epoch}; `--resume never` trains it again")
-    enrol(folder, record, config)
+    enrol(folder, record, claim)
     ensure_stored({record.id: folder}, destination, console)
     return record
 
@@ -113,21 +131,21 @@ def code_changes(codes: Mapping[str, Code]) -> str:
     return ", ".join(texts[:MAX_SHOWN] + more)
 
 
-def enrol(folder: RunFolder, record: RunRecord, config: RunConfig) -> None:
+def enrol(folder: RunFolder, record: RunRecord, claim: Claim) -> None:
     """Note that another experiment has asked for the run, and what it calls it.
 
     Its science is the same.
     """
-    link = Link(config.experiment, MEMBERSHIP)
-    if config.experiment != record.experiment and link not in folder.links.read():
+    link = Link(claim.experiment, MEMBERSHIP)
+    if claim.experiment != record.experiment and link not in folder.links.read():
         folder.links.append([link])
-    label(folder, config)
+    label(folder, claim)
 
 
-def label(folder: RunFolder, config: RunConfig) -> None:
+def label(folder: RunFolder, claim: Claim) -> None:
     """Note what the experiment calls the run, where it does so for the first time or anew."""
     known = _last_labels(folder)
-    wanted = [Label(config.experiment, *pair) for pair in config.labels.items()]
+    wanted = [Label(claim.experiment, *pair) for pair in claim.labels.items()]
     folder.labels.append(row for row in wanted if row not in known)
 
 
@@ -179,16 +197,6 @@ def cut_off(folder: RunFolder, console: Console) -> RunRecord | None:
         console.warn(f"{error}. The run is taken as cut off; that file is now {kept.name}")
         return None
     return record
-
-
-def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Console) -> bool:
-    """Whether there are estimates of a training without a checkpoint of it; warns then."""
-    last = folder.path / weights.CHECKPOINT
-    trained = last.exists() or previous_of(last).exists()
-    lost = "train" in config.phases and folder.estimates.size() > 0 and not trained
-    if lost:
-        console.warn(f"{last} is gone: the run begins anew")
-    return lost
 
 
 def set_aside(folder: RunFolder, destination: Destination, console: Console) -> None:

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import Optimizer
 
-from experiments.runner.schema import TRAINED
+from experiments.runner.earlier import CHECKPOINT
+from experiments.runner.schema import TRAINED, RunConfig
 from models.vae import VAE
 from utils import seeding
-from utils.checkpoint import CheckpointError, alike
+from utils.checkpoint import CheckpointError, alike, previous_of
 from utils.config.identity import identity
-from utils.results.folder import CsvLog, DamagedError
+from utils.console import Console
+from utils.results.folder import CsvLog, DamagedError, RunFolder
 from utils.results.records import Metric, RunRecord
 
 
@@ -116,3 +118,13 @@ def _moments_fit(optimiser: Optimizer) -> bool:
         for value in moments.values()
         if torch.is_tensor(value)
     )
+
+
+def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Console) -> bool:
+    """Whether there are estimates of a training without a checkpoint of it; warns then."""
+    last = folder.path / CHECKPOINT
+    trained = last.exists() or previous_of(last).exists()
+    lost = "train" in config.phases and folder.estimates.size() > 0 and not trained
+    if lost:
+        console.warn(f"{last} is gone: the run begins anew")
+    return lost

@@ -27,17 +27,23 @@ from experiments.runner.build import (
     settle_families,
 )
 from experiments.runner.earlier import (
+    Claim,
     Destination,
     cut_off,
     enrol,
-    has_lost_its_checkpoints,
     if_finished,
     label,
     set_aside,
     tell_of_resumed_code,
 )
 from experiments.runner.replicas import check_devices
-from experiments.runner.resuming import Training, check_fit, check_training, training_of
+from experiments.runner.resuming import (
+    Training,
+    check_fit,
+    check_training,
+    has_lost_its_checkpoints,
+    training_of,
+)
 from experiments.runner.schema import SCIENCE, RunConfig
 from experiments.runner.session import Session
 from experiments.runner.signals import InterruptedRunError, catching
@@ -65,6 +71,14 @@ class Identified:
     def id(self) -> str:
         """``<hash>-s<seed>``: the run's name in folders and database."""
         return run_id(self.hash, self.config.seed)
+
+    @property
+    def claim(self) -> Claim:
+        """What is asked of the run where it is there already."""
+        config = self.config
+        kept = (config.runtime.keep_epochs or ()) if "train" in config.phases else ()
+        due = [epoch for epoch in kept if epoch <= config.training.epochs]
+        return Claim(self.id, config.experiment, config.labels, due)
 
 
 SECTIONS = ("phases", "data", "model", "encoder", "posterior", "refinement", "initialise")
@@ -127,15 +141,15 @@ def execute(identified: Identified, destination: Destination, console: Console) 
     DamagedError or OSError; the run's status says so by then, and what was measured is kept.
     """
     config = identified.config
-    folder = RunFolder(destination.results / "runs" / identified.id)
-    if finished := if_finished(config, folder, destination, console):
+    folder = destination.folder(identified.id)
+    if finished := if_finished(identified.claim, destination, console):
         return finished
     codes = provenance.phase_codes(config)  # now, for files may be edited while the run goes on
     made = _make(config, destination, console)
     folder.create()
     with holding(folder.path):
         # Another process may have finished it while this one was building.
-        if finished := if_finished(config, folder, destination, console):
+        if finished := if_finished(identified.claim, destination, console):
             return finished
         session, seconds_before = _open(identified, made, codes, folder, destination, console)
         return _work(session, seconds_before)
@@ -186,9 +200,9 @@ def _open(
     links = [] if config.initialise is None else [Link(config.initialise.run, "initialised")]
     if before is not None:
         record = replace(record, experiment=before.experiment, code=before.code)
-        enrol(folder, before, config)
+        enrol(folder, before, identified.claim)
     else:
-        label(folder, config)
+        label(folder, identified.claim)
     if before is not None or folder.metrics.size() > 0:
         tell_of_resumed_code(record.code, destination, console)
         codes = codes if record.code else {}  # else it began under code that is not known

@@ -15,6 +15,7 @@ from annotated_types import Le, MinLen
 from pydantic import AfterValidator
 
 from estimators.protocol import estimators
+from experiments.runner.defaults import DEFAULTS
 from experiments.runner.optimisers import optimisers, schedules
 from models.generative import models
 from models.likelihoods import likelihoods
@@ -279,24 +280,6 @@ SECTIONS: Mapping[str, type] = {
     "plugins": Plugin,
 }
 """What `--list` tells of beside the registries; `run` is the top level."""
-
-DEFAULTS: Mapping[str, Any] = {
-    "data": {"name": "digits"},
-    "model": {
-        "name": "deep_latent_gaussian",
-        "decoder": {"name": "mlp"},
-        "likelihood": {"name": "bernoulli"},
-    },
-    "encoder": {"name": "mlp"},
-    "posterior": {"name": "gaussian"},
-    "loss": {"name": "elbo"},
-    "training": {"optimiser": {"name": "adam"}, "schedule": {"name": "constant"}},
-    "local_optimisation": {"setting": {"name": "fast"}, "estimator": {"name": "importance"}},
-    "evaluation": {"estimators": [{"name": "importance"}], "splits": ["test"]},
-    "runtime": {},
-    "phases": ["train", "estimate"],
-    "plugins": [],
-}
 
 
 def default_values(section: str) -> Mapping[str, Any]:

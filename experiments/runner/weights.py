@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.runner.build import BuildError
+from experiments.runner.earlier import CHECKPOINT, epoch_path
 from experiments.runner.resuming import Training
 from experiments.runner.schema import Initialise, Part, RunConfig
 from models.vae import VAE
@@ -22,17 +23,11 @@ from utils.checkpoint import CheckpointError
 from utils.results.folder import DamagedError, RunFolder, run_folders
 from utils.results.records import MEMBERSHIP, Link, RunRecord
 
-CHECKPOINT = "last.pt"
 MODULES: Mapping[Part, Sequence[str]] = {
     "model": ("model",),
     "encoder": ("encoder", "amortiser", "refinement"),
     "posterior": ("posterior", "expansion"),
 }
-
-
-def epoch_path(folder: RunFolder, epoch: int) -> Path:
-    """Where the weights of an epoch are kept for good."""
-    return folder.path / "epochs" / f"{epoch:06d}.pt"
 
 
 def settle(

@@ -66,7 +66,7 @@ def enrol_finished(
     for run in runs:
         record = run.folder.read_status() if standings[run.id].state == "finished" else None
         if record is not None:
-            enrol(run.folder, record, run.identified.config)
+            enrol(run.folder, record, run.identified.claim)
             finished[run.id] = run.folder
             changed[code_changes(record.code)] += 1
     del changed[""]

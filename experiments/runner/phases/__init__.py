@@ -10,6 +10,7 @@ import torch
 
 from experiments.runner.batches import Measures, Workplace
 from experiments.runner.crew import Alone, Crew
+from experiments.runner.earlier import CHECKPOINT
 from experiments.runner.phases import estimate, local_optimisation
 from experiments.runner.phases.train import train
 from experiments.runner.phases.usage import measure_usage
@@ -18,7 +19,6 @@ from experiments.runner.rows import num_before_last_batch
 from experiments.runner.schema import Phase, RunConfig
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
-from experiments.runner.weights import CHECKPOINT
 from experiments.runner.workers import Workers
 from utils import checkpoint
 from utils.code import merged

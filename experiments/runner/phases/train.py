@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from experiments.runner import images
+from experiments.runner.earlier import CHECKPOINT, epoch_path
 from experiments.runner.replicas import Replicas
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
 from experiments.runner.trainer import Metrics, Trainer, count_data
-from experiments.runner.weights import CHECKPOINT, epoch_path
 from utils import checkpoint, seeding
 from utils.compiled import is_wanted
 from utils.console import Advance

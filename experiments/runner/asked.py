@@ -1,0 +1,50 @@
+"""What a command line of main.py asks for: a configuration, and where its results go."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+
+from experiments.runner.defaults import DEFAULTS
+from experiments.runner.earlier import Destination
+from utils.config import loading as configuration
+from utils.config.layers import Layer
+from utils.results.database import database_url, masked
+from utils.results.folder import results_root
+
+
+class UsageError(Exception):
+    """The command line lacks something or contradicts itself."""
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command line as a shell takes it, without passwords."""
+    return shlex.join(masked(word) for word in command)
+
+
+def destination_of(options: Namespace, command: str) -> Destination:
+    """Where the results go; ``command`` is how the program was called, as ``shown``."""
+    root = results_root(options.results)
+    return Destination(root, database_url(root, options.db), options.resume, command)
+
+
+def layer_of(options: Namespace) -> Layer:
+    """The merged configuration of a run, its plugins only named.
+
+    Raises ConfigError; UsageError where there is none.
+    """
+    if options.config is None:
+        raise UsageError("-config FILE is missing; try --help")
+    assignments = list(options.set)
+    if options.device is not None:
+        assignments.append(f"runtime.device={options.device}")
+    return merged(options, assignments)
+
+
+def merged(options: Namespace, assignments: Sequence[str]) -> Layer:
+    """All layers of the configuration, ``assignments`` and plugins over them."""
+    named = [f"plugins+={json.dumps(options.plugin)}"] if options.plugin else []
+    layers = (options.config, options.additional_configs, [*assignments, *named], DEFAULTS)
+    return configuration.load(*layers)
