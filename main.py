@@ -93,10 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, act, and translate what went wrong into a message and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = cli.parse(parser(), arguments)
+    command = [*cli.called_as("main.py").split(), *arguments]
+    with importing("main.py", options.debug):
+        from experiments.runner import recognition
+    if recognition.skip_finished(options, command):
+        return 0
     with importing("main.py", options.debug):
         from experiments.runner import app
 
-    return app.run(options, [*cli.called_as("main.py").split(), *arguments])
+    return app.run(options, command)
 
 
 def program() -> int:

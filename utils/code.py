@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy")
+FOLDERS = ("utils", "models", "estimators", "experiments")
+"""Of the repository, hold all that a run's numbers can stand on."""
 PLUMBING = (
     *("experiments.runner.build", "experiments.runner.schema"),
     *("experiments.runner.session", "experiments.runner.signals"),
@@ -60,6 +62,22 @@ def code_of(
     files = [file for module in seen if (file := _file(module, root)) is not None]
     plugins = {f"{PLUGIN}{name}": _digest(source) for name, source in outside.items()}
     return _versions() | {str(f.relative_to(root)): digest(f) for f in sorted(files)} | plugins
+
+
+def is_own(module: str) -> bool:
+    """Whether a module is one of the program's."""
+    return module.partition(".")[0] in FOLDERS
+
+
+@functools.cache
+def digest_of_all() -> str:
+    """Names the program's source, byte for byte, and versions: as this process first saw them."""
+    files = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+    found = hashlib.sha256(repr(_versions()).encode())
+    for file in files:
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        found.update(f"{file.relative_to(ROOT)} {content}\n".encode())
+    return found.hexdigest()[:20]
 
 
 def changes(recorded: Code, root: Path = ROOT) -> list[str]:

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import torch
 
-from experiments.runner import catalogue, plugins, summary
+from experiments.runner import catalogue, plugins, provenance, recognition, summary
 from experiments.runner.asked import UsageError, destination_of, layer_of, merged, shown
 from experiments.runner.build import (
     BuildError,
@@ -28,6 +28,7 @@ from experiments.runner.signals import InterruptedRunError, time_limit
 from experiments.runner.trainer import DivergedError
 from utils.checkpoint import CheckpointError
 from utils.cli import did_you_mean, write_results
+from utils.code import is_own
 from utils.config.identity import changed, describe, resolved
 from utils.config.layers import Layer
 from utils.config.sources import FILLED_IN, ConfigError, read_path, wrong
@@ -149,12 +150,26 @@ def _action(options: Namespace) -> Callable[[Namespace, Console], int]:
 def _run(options: Namespace, console: Console) -> int:
     destination = destination_of(options, options.command)
     check_login(destination.database)
-    layer = plugins.activate(layer_of(options))
-    with located(layer):
-        identified = identify(_validated(layer, console), destination.results, console.warn)
+    layer = layer_of(options)
+    active = plugins.activate(layer)
+    with located(active):
+        identified = identify(_validated(active, console), destination.results, console.warn)
         record = execute(identified, destination, console)
+    if _is_told_by_source(identified.config):
+        recognition.remember(layer, identified.claim, destination.results)
     summary.show(record, destination.results, console)
     return ExitCode.DONE
+
+
+def _is_told_by_source(config: RunConfig) -> bool:
+    """Whether the source and the written configuration say which run this is, and nothing else.
+
+    Files of plugins and data, the runs there are, and modules that could not be imported do not.
+    """
+    if config.plugins or config.initialise or make_dataset(config).settled_options():
+        return False
+    is_whole = not any(registry.broken for registry in REGISTRIES.values())
+    return is_whole and all(map(is_own, provenance.modules_of(config)))
 
 
 @contextmanager

@@ -61,24 +61,24 @@ def phase_codes(config: RunConfig) -> dict[str, Code]:
 
 def _phase_code(config: RunConfig, phase: Phase) -> Code:
     sections = {"data", "model", "encoder", "posterior", "refinement", *SCIENCE[phase]}
-    components = {name for section in sections for name in _modules(getattr(config, section))}
+    components = {name for section in sections for name in modules_of(getattr(config, section))}
     outside = {plugin.name: plugin.source for plugin in plugins.of_modules(components)}
     return code_of({*DRIVERS[phase], *components}, outside=outside)
 
 
-def _modules(value: Any) -> Iterator[str]:
-    """The modules of the components named anywhere in a part of a configuration."""
+def modules_of(value: Any) -> Iterator[str]:
+    """The modules of the components named anywhere in a configuration, or in a part of one."""
     if isinstance(value, Node):
         yield value.entry.factory.__module__
-        yield from _modules(value.options)
+        yield from modules_of(value.options)
     elif dataclasses.is_dataclass(value):
         for entry in dataclasses.fields(value):
-            yield from _modules(getattr(value, entry.name))
+            yield from modules_of(getattr(value, entry.name))
     elif isinstance(value, Mapping):
-        yield from _modules(list(value.values()))
+        yield from modules_of(list(value.values()))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _modules(item)
+            yield from modules_of(item)
 
 
 def versions() -> dict[str, str]:
