@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from models.generative import GenerativeModel
 from models.posteriors.chain import Chain
 from models.posteriors.paths import Differentiator, SlopedPath, Target
 from models.resampling import systematic
-from utils.compiled import has_compiler
+from utils.compiled import count_parameters, is_wanted
 from utils.precision import in_bf16
 from utils.types import Fraction, PositiveFloat, PositiveInt
 
@@ -48,7 +48,6 @@ PILOT_GROWTH = 1.05
 BISECTIONS = 30
 
 LARGEST_ROUNDING = 0.5  # nats; beside the 0.9 of leapfrog's own error at 65 % it is hardly felt
-COMPILE_FROM = 5e11  # gradients of a chunk times parameters: half a minute, what compiling takes
 
 FEWEST_EFFECTIVE = 3.0  # chains, and this share of all, below which no error can be believed
 SMALLEST_SHARE = 0.05
@@ -57,12 +56,14 @@ SMALLEST_SHARE = 0.05
 class Plan(NamedTuple):
     """What the chains will do, settled before they start: betas and step sizes, (T+1, B).
 
-    ``rounded``: forces within trajectories are computed in bf16.
+    ``rounded``: forces within trajectories are computed in bf16; ``compiled``: densities and
+    gradients are fused by torch.compile.
     """
 
     betas: Tensor
     step_sizes: Tensor
     rounded: bool = False
+    compiled: bool = False
 
     def reversed(self) -> Plan:
         """The way back."""
@@ -168,7 +169,8 @@ class Annealer(Estimator):
         self.num_leapfrog, self.resample_below = num_leapfrog, resample_below
         self.chunk_size = chunk_size
         self.compile_step, self.rounded_forces = compile_step, rounded_forces
-        self._compiled: dict[bool, Differentiator] = {}  # forces are rounded or not
+        # By whether forces are rounded:
+        self._compiled: dict[bool, Callable[[Path], Differentiator]] = {}
         self.settings = {
             "path": path,
             "schedule": schedule,
@@ -186,9 +188,9 @@ class Annealer(Estimator):
         step = max(1, self.chunk_size // self.num_chains)
         for data, numbers in zip(x.split(step), context.split(step), strict=True):
             path = PATHS[self.path](model, posterior, data, numbers)
-            yield path, self._plan(path)
+            yield path, self._plan(path, len(x))
 
-    def _plan(self, path: Path) -> Plan:
+    def _plan(self, path: Path, num_data: int) -> Plan:
         if self.step_size is None:
             pilot = run_pilot(path, self.num_leapfrog)
         else:
@@ -196,25 +198,26 @@ class Annealer(Estimator):
         betas = SCHEDULES[self.schedule](self.num_distributions, pilot)
         step_sizes = interpolate(betas.contiguous(), pilot.betas, pilot.log_step_sizes).exp()
         rounded = self.rounded_forces and may_round(path, pilot, self.num_leapfrog)
-        return Plan(betas, step_sizes, rounded)
+        return Plan(betas, step_sizes, rounded, self._wants_compiler(path, num_data))
 
-    def _slope(self, path: Path, rounded: bool) -> Differentiator:
+    def _wants_compiler(self, path: Path, num_data: int) -> bool:
+        """By the steps for ``num_data``, of which the path's take theirs together."""
+        if self.compile_step is not None:
+            return self.compile_step
+        steps = self.num_distributions * self.num_leapfrog * -(-num_data // len(path.x))
+        rows = self.num_chains * len(path.x)
+        return is_wanted("auto", steps, rows, count_parameters(path.model))
+
+    def _slope(self, path: Path, plan: Plan) -> Differentiator:
         """How values and gradients of the slope are found; gradients alone may be rounded.
 
         These are the forces within trajectories; those at their ends come with the values.
         """
-        if not self._wants_compiler(path):
-            return plain_slope(path, rounded=rounded)
-        if rounded not in self._compiled:
-            self._compiled[rounded] = compiled_slope(path.x.device, rounded=rounded)
-        return self._compiled[rounded]
-
-    def _wants_compiler(self, path: Path) -> bool:
-        if self.compile_step is not None:
-            return self.compile_step
-        gradients = self.num_chains * self.num_distributions * self.num_leapfrog * len(path.x)
-        num_parameters = sum(parameter.numel() for parameter in path.model.parameters())
-        return gradients * num_parameters >= COMPILE_FROM and has_compiler()
+        if not plan.compiled:
+            return plain_slope(path, rounded=plan.rounded)
+        if plan.rounded not in self._compiled:
+            self._compiled[plan.rounded] = compiled_slope(path.x.device, rounded=plan.rounded)
+        return self._compiled[plan.rounded](path)
 
     def run(self, path: Path, start: Tensor, plan: Plan) -> Chains:
         """Anneal chains from ``start`` (C, B, D) by the plan.
@@ -223,7 +226,7 @@ class Annealer(Estimator):
         invariant; no move follows the last (Neal 2001). The moves are reversible, so the same
         from an exact draw of f_1 by the reversed plan weighs 1/p(x).
         """
-        u, way = start, SlopedPath(path.log_start, path.slope, self._slope(path, plan.rounded))
+        u, way = start, SlopedPath(path.log_start, path.slope, self._slope(path, plan))
         log_w = torch.zeros_like(u[..., 0], dtype=torch.float64)  # (C, B)
         log_z = torch.zeros_like(log_w[0])  # (B,)
         acceptance, divergent = torch.zeros_like(log_z), torch.zeros_like(log_z)

@@ -27,6 +27,8 @@ LOG_2PI = math.log(2 * math.pi)
 MOMENT_DRAWS = 256
 SMALLEST_SCALE = 1e-4  # of a posterior whose draws hardly differ
 
+Evaluation = Callable[[LogDensity, Tensor], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Path(ABC):
@@ -149,23 +151,32 @@ def plain_slope(path: Path, *, rounded: bool = False) -> Differentiator:
     return PLAIN._replace(gradient=lambda _, u: gradient(u))
 
 
-def compiled_slope(device: torch.device, *, rounded: bool = False) -> Differentiator:
-    """Through torch.compile, gradients without what only values need; plain where that fails."""
+def compiled_slope(
+    device: torch.device, *, rounded: bool = False
+) -> Callable[[Path], Differentiator]:
+    """For any path through torch.compile, gradients alone without what only values need.
+
+    Where that fails, as ``plain_slope``.
+    """
 
     @functools.cache  # both fail for the same reason, which is told once
     def warn(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
-    fused, plain = _traced_gradient, PLAIN.gradient
+    fused, plain = _traced_gradient, _gradient
     if rounded:
         fused, plain = in_bf16(fused, device), in_bf16(plain, device)
-    return Differentiator(
-        compiled(traced, warn, plain=PLAIN.both), compiled(fused, warn, plain=plain)
-    )
+    both: Evaluation = compiled(traced, warn, plain=PLAIN.both)
+    gradient = compiled(fused, warn, plain=plain)
+    return lambda path: Differentiator(both, lambda _, u: gradient(path, u))
 
 
-def _traced_gradient(log_density: LogDensity, z: Tensor) -> Tensor:
-    return traced(log_density, z)[1]
+def _traced_gradient(path: Path, u: Tensor) -> Tensor:
+    return traced(path.slope, u)[1]
+
+
+def _gradient(path: Path, u: Tensor) -> Tensor:
+    return path.slope_gradient(u)
 
 
 # --- schedules -----------------------------------------------------------------------------------

@@ -492,7 +492,7 @@ def test_posterior_path_starts_with_its_moments(linear_gaussian: LinearGaussian)
 def test_compiled_is_eager():
     model = small_vae()
     path = PriorPath(model, (torch.rand(2, 1, 14, 14) < 0.3).float())
-    compiled = compiled_slope(torch.device("cpu"))
+    compiled = compiled_slope(torch.device("cpu"))(path)
     with torch.no_grad():
         for num_chains in (5, 7):
             u = path.draw(num_chains)
@@ -507,10 +507,16 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch, linear
         raise RuntimeError("no compiler here\nlong trace")
 
     monkeypatch.setattr(torch, "compile", lambda function, **options: broken)
+    forces: list[int] = []
+    honest = GaussianPath.slope_gradient
+    monkeypatch.setattr(
+        GaussianPath, "slope_gradient", lambda path, u: forces.append(len(u)) or honest(path, u)
+    )
     estimator = AnnealedImportanceSampling(True, num_chains=5, num_distributions=3)
     with pytest.warns(RuntimeWarning, match="going on without it: no compiler here$"):
         estimate = estimator(linear_gaussian, gaussian(2), X, CONTEXT)
     assert estimate.log_px.value.isfinite().all()
+    assert 5 in forces  # beside those of the pilot run: no value is computed on the way
     estimator(linear_gaussian, gaussian(2), X, CONTEXT)  # warnings are errors
 
 

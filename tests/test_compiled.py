@@ -11,6 +11,7 @@ from tests.components import breaking_compiler, reseed
 from utils import compiled as compiling
 from utils.compiled import (
     COMPILE_FROM_STEPS,
+    USUAL_STEP,
     compiled,
     differentiated,
     has_compiler,
@@ -96,7 +97,12 @@ def test_a_function_that_breaks_has_a_plain_form_to_fall_back_on(monkeypatch):
 @pytest.mark.parametrize("has_compiler", [True, False])
 def test_auto_compiles_what_is_long_enough_where_there_is_a_compiler(monkeypatch, has_compiler):
     monkeypatch.setattr(compiling, "has_compiler", lambda: has_compiler)
-    assert is_wanted("auto", COMPILE_FROM_STEPS) == has_compiler
-    assert not is_wanted("auto", COMPILE_FROM_STEPS - 1)
-    assert is_wanted("on", 1)
-    assert not is_wanted("off", COMPILE_FROM_STEPS)
+    small = (1, 1)  # rows and parameters
+    assert is_wanted("auto", COMPILE_FROM_STEPS, *small) == has_compiler
+    assert not is_wanted("auto", COMPILE_FROM_STEPS - 1, *small)
+    assert is_wanted("on", 1, *small)
+    assert not is_wanted("off", COMPILE_FROM_STEPS, *small)
+    many = 10 * int(USUAL_STEP)
+    for large in ((many, 1), (1, many), (10, many // 10)):
+        assert is_wanted("auto", COMPILE_FROM_STEPS // 10, *large) == has_compiler
+        assert not is_wanted("auto", COMPILE_FROM_STEPS // 10 - 1, *large)

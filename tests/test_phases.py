@@ -292,6 +292,7 @@ def test_auto_compiles_a_search_of_enough_steps_of_chunks(runs, searches, monkey
     """Six data of one and two starts, in chunks of two: three and six chunks of 120 steps."""
     monkeypatch.setattr("models.local.settings.CPU_ROWS", 8)
     monkeypatch.setattr("utils.compiled.has_compiler", lambda: True)
+    monkeypatch.setattr("utils.compiled.USUAL_STEP", math.inf)  # each step counts once
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     ran(runs)
     for above in (0, 1):

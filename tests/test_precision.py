@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from estimators.annealed import (
     AnnealedImportanceSampling,
-    Plan,
     may_round,
     no_pilot,
     run_pilot,
@@ -183,23 +184,22 @@ def test_a_run_rounds_where_it_may(monkeypatch, has):
     ("chosen", "compiles"), [(None, [False, True]), (True, [True] * 2), (False, [False] * 2)]
 )
 def test_annealing_is_compiled_where_it_takes_long(vae, monkeypatch, chosen, compiles):
-    monkeypatch.setattr("estimators.annealed.has_compiler", lambda: True)
+    """By the work of all the data that are given at once: three chunks of one datum."""
+    monkeypatch.setattr("utils.compiled.has_compiler", lambda: True)
+    num_parameters = sum(parameter.numel() for parameter in vae.parameters())
+    monkeypatch.setattr("utils.compiled.USUAL_STEP", 2 * num_parameters)
+    monkeypatch.setattr("utils.compiled.COMPILE_FROM_STEPS", 3 * 10 * 5 * 10 / 2)
     asked: list[int] = []
 
-    def spy(device: torch.device, *, rounded: bool) -> Differentiator:
+    def spy(device: torch.device, *, rounded: bool) -> Callable[[Path], Differentiator]:
         asked.append(num_chains)
-        return PLAIN
+        return lambda path: PLAIN
 
     monkeypatch.setattr("estimators.annealed.compiled_slope", spy)
-    path = PriorPath(vae, torch.zeros(2, 1, 8, 8))
-    gradients = 2 * 10 * 5  # of a chain of each of two data
-    num_parameters = sum(parameter.numel() for parameter in vae.parameters())
-    monkeypatch.setattr("estimators.annealed.COMPILE_FROM", 10 * gradients * num_parameters)
-    betas = torch.linspace(0, 1, 11).double()[:, None].expand(-1, 2)
     for num_chains in (9, 10):
         annealer = AnnealedImportanceSampling(
-            chosen, num_chains=num_chains, num_distributions=10, num_leapfrog=5
-        )
-        with torch.no_grad():
-            annealer.run(path, path.draw(num_chains), Plan(betas, betas + 0.1))
+            chosen, schedule="linear", step_size=0.1, num_chains=num_chains,
+            num_distributions=10, num_leapfrog=5, chunk_size=num_chains,
+        )  # fmt: skip
+        annealer(vae, gaussian(4), torch.zeros(3, 1, 8, 8), torch.zeros(3, 8))
     assert [num_chains in asked for num_chains in (9, 10)] == compiles

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Literal, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils import seeding
 
 Wish = Literal["off", "auto", "on"]
 COMPILE_FROM_STEPS = 50_000  # below, compiling (about half a minute) costs more than it saves
+USUAL_STEP = 4e7  # rows times parameters of such a step: 100 images through 400,000 numbers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,13 +29,26 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "cl"))
 
 
-def is_wanted(wish: Wish, num_steps: int) -> bool:
+def is_wanted(wish: Wish, num_steps: int, num_rows: int, num_parameters: int) -> bool:
     """Whether to compile a step that will be taken so often; ``auto`` weighs that.
 
-    The number must be known from the configuration alone, so that what is resumed computes as it
+    All numbers must be known from the configuration alone, so that what is resumed computes as it
     began.
+
+    Args:
+        wish: as configured.
+        num_steps: each of a forward and a backward pass.
+        num_rows: that go through the nets in a step: data times samples.
+        num_parameters: of the nets. Large steps count for several; the least counts for one, as
+            its time is that of its operations' dispatch, where compiling gains the most.
     """
-    return wish == "on" or (wish == "auto" and num_steps >= COMPILE_FROM_STEPS and has_compiler())
+    work = num_steps * max(1.0, num_rows * num_parameters / USUAL_STEP)
+    return wish == "on" or (wish == "auto" and work >= COMPILE_FROM_STEPS and has_compiler())
+
+
+def count_parameters(*parts: nn.Module) -> int:
+    """Numbers that nets hold, trained or not: what a row that goes through them costs."""
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
 def compiled(

@@ -21,7 +21,7 @@ from experiments.runner.schema import Phase, RunConfig
 from experiments.runner.session import Session
 from models.local import LocalSearch, LocalSettings, beginning, best_of
 from utils import checkpoint, seeding
-from utils.compiled import is_wanted
+from utils.compiled import count_parameters, is_wanted
 from utils.results.records import Estimate as EstimateRow
 
 PHASE: Phase = "local_optimisation"
@@ -75,7 +75,9 @@ def measure(place: Workplace, batch: Batch, tell: Tell) -> list[EstimateRow] | N
     return _Search(place, batch).rows(tell)
 
 
-def _wants_compiler(config: RunConfig, settings: LocalSettings, x: Tensor) -> bool:
+def _wants_compiler(
+    config: RunConfig, settings: LocalSettings, x: Tensor, num_parameters: int
+) -> bool:
     """By the steps of one family, each of a chunk of data.
 
     ``x`` are the data of the batch, as many as are taken for all where ``evaluation.max_data``
@@ -86,7 +88,8 @@ def _wants_compiler(config: RunConfig, settings: LocalSettings, x: Tensor) -> bo
     )
     num_data = (config.evaluation.max_data or len(x)) * settings.starts
     num_chunks = -(-num_data // size) * len(config.evaluation.splits)
-    return is_wanted(config.runtime.compile, num_chunks * settings.usual_steps)
+    steps, rows = num_chunks * settings.usual_steps, size * settings.num_samples
+    return is_wanted(config.runtime.compile, steps, rows, num_parameters)
 
 
 class _Search:
@@ -116,7 +119,9 @@ class _Search:
             start.contexts,
             plan.settings,
             scope=config.local_optimisation.scope,
-            compile_step=_wants_compiler(config, plan.settings, x),
+            compile_step=_wants_compiler(
+                config, plan.settings, x, count_parameters(vae.model, posterior)
+            ),
             warn=self._place.warn,
         )
 

@@ -17,7 +17,7 @@ from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
 from experiments.runner.trainer import Metrics, Trainer, count_data
 from utils import checkpoint, seeding
-from utils.compiled import is_wanted
+from utils.compiled import count_parameters, is_wanted
 from utils.console import Advance
 
 DISPLAY_SECONDS = 0.25
@@ -109,7 +109,8 @@ def _wants_compiler(session: Session) -> bool:
     options = session.config.training
     size = count_data(session.data, options)
     steps = options.epochs * -(-size // options.batch_size)
-    return is_wanted(session.config.runtime.compile, steps)
+    rows, parameters = options.batch_size, count_parameters(session.built.vae)
+    return is_wanted(session.config.runtime.compile, steps, rows, parameters)
 
 
 def _record_epoch(session: Session, trainer: Trainer, pictures: Pictures) -> str:
