@@ -50,6 +50,14 @@ def test_an_eager_optimiser_gives_the_same_numbers_and_goes_on_from_the_other_s_
         assert torch.equal(parameter, other)
 
 
+@pytest.mark.parametrize("kind, options", KINDS.values(), ids=KINDS)
+def test_steps_are_not_wrapped_for_the_profiler(kind, options):
+    own = eager(kind)
+    step = own.step
+    optimiser = own([nn.Parameter(torch.ones(2))], lr=0.1, **options)
+    assert type(optimiser).step is step
+
+
 def test_an_eager_optimiser_does_not_load_the_compiler():
     program = """
 import sys, torch

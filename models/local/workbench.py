@@ -71,7 +71,8 @@ class Workbench:
 
     def clear(self) -> None:
         """Forget the gradients."""
-        self.optimiser.zero_grad(set_to_none=True)
+        for leaf in self.leaves.values():
+            leaf.grad = None
 
     @torch.no_grad()
     def step(self, *rates: float) -> None:
