@@ -34,6 +34,7 @@ ARGUMENTS = {
     "hvae_gaussian": "--rounds 1 --no-compile --dim 2",
     "local": "--quick --rounds 1 --no-compile --num-data 2",
     "mcvae": "--rounds 1 --batch 2",
+    "operations": "--steps 1",
     "optima": "--num-data 1 --max-steps 2",
     "posteriors": "--rounds 1 planar",
     "replicas": "--quick --numbers 1 2",
@@ -102,6 +103,12 @@ def test_bounds_against_time_of_a_run(tmp_path, monkeypatch, capsys):
     call(nats, monkeypatch, run.folder.path.name, *options)
     assert output.stat().st_size > 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(few)
+    output.unlink()
+    call(nats, monkeypatch, run.folder.path.name, *options, "--forces", "--weights", "1")
+    assert output.stat().st_size > 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 + 2 + 1  # a path, two kinds of forces, their difference
+    assert "bf16 - float32, 5 distributions" in said[-1]
 
 
 @pytest.mark.usefixtures("results_here")
