@@ -101,7 +101,9 @@ def draw(points: Mapping[str, Sequence[Point]], title: str, path: Path) -> None:
     """One line a method, each point labelled with its K or number of distributions."""
     figure = Figure((7, 4.5), layout="constrained")
     axes = figure.subplots()
-    best = max(point.bound for line in points.values() for point in line)
+    bounds = [point.bound for line in points.values() for point in line]
+    best = max(bounds)
+    worst = max(best - SHOWN, min(bounds))
     for name, line in points.items():
         axes.plot([p.seconds for p in line], [p.bound for p in line], marker="o", label=name)
         for point in line:
@@ -110,7 +112,8 @@ def draw(points: Mapping[str, Sequence[Point]], title: str, path: Path) -> None:
                 axes.annotate(f"{point.effort}", place, xytext=(3, -10),
                               textcoords="offset points", fontsize=7)  # fmt: skip
     axes.set(xscale="log", xlabel="CPU seconds a datum", ylabel="mean bound on log p(x) (nats)")
-    axes.set_ylim(best - SHOWN, best + 0.1 * SHOWN)
+    margin = 0.1 * max(best - worst, 0.1)
+    axes.set_ylim(worst - margin, best + margin)
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -24,7 +24,7 @@ from benchmarks.training import BATCH, binary_images, configuration
 from experiments.runner.build import build
 from experiments.runner.trainer import Trainer
 
-ROUNDS = 5
+ROUNDS, NUM_TRAIN = 5, 50_000
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm"),
     "Adam": ("_fused_adam_", "_foreach_add_"),
@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100)
     num_steps = parser.parse_args().steps
-    data = binary_images()
+    data = binary_images(NUM_TRAIN)
     config = configuration("off")
     built = build(config, data.x_shape)
     steps = steps_of(Trainer(built.vae, built.loss, data, config.training, seed=0))

@@ -25,9 +25,9 @@ BATCH, NUM_TRAIN, NUM_VALIDATION = 100, 50_000, 10_000
 LAYERS = ((784, 200), (200, 200), (200, 100), (50, 200), (200, 200), (200, 784))
 
 
-def binary_images() -> Data:
+def binary_images(num_train: int | None = None) -> Data:
     """As many images as Larochelle-Murray MNIST has, with random pixels: time does not mind."""
-    train = (torch.rand(NUM_TRAIN, 1, 28, 28) < 0.13).float()
+    train = (torch.rand(num_train or NUM_TRAIN, 1, 28, 28) < 0.13).float()
     return Data({"train": train, "validation": train[:NUM_VALIDATION]}, "none", "")
 
 

@@ -56,6 +56,7 @@ SMALLER: Mapping[str, Mapping[str, Any]] = {
         "REFERENCE_STEPS": 1,
         "paper": partial(paper, max_steps=100),
     },
+    "operations": {"ROUNDS": 1, "NUM_TRAIN": 300},
     "optima": {"DIMENSIONS": (2,), "NOISES": (1.0,)},
     "posteriors": {"STEPS": 1},
     "toys": {"STEPS": 2},
