@@ -156,8 +156,9 @@ def stochastic_flow(
     """Couplings between Metropolis moves: a stochastic normalizing flow (Wu et al. 2020).
 
     arXiv 2002.06707: couplings take q0 to the first of K annealed targets, a move leaves that
-    invariant, further couplings take it to the next, and the last ones to p(x, z). Costs K + 1
-    gradients of the decoder a draw, with the loss ``transport`` K + 1 and K + 1 values.
+    invariant, further couplings take it to the next, and the last ones to p(x, z). Costs 2 K
+    gradients of the decoder a draw, for a move begins where couplings lead and not where the last
+    one ended, and a value; a step of the loss ``transport`` K + 1 further gradients.
 
     Args:
         base: of z_0; null: a diagonal Gaussian.
