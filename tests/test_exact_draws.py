@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators.discrepancy import median_distance, mmd2, mode_coverage
+from estimators.discrepancy import median_distance, mmd2, mode_coverage, sinkhorn_divergence
 from estimators.exact_draws import ExactDraws
 from estimators.importance import ImportanceSampling
 from models.generative import LinearGaussian
@@ -78,10 +78,21 @@ def test_a_mode_that_is_missed_shows_in_coverage_ess_and_discrepancy():
     assert (importance.stats["ess"].value > 399).all()  # it does not see what it misses
 
 
-@pytest.mark.parametrize(("make", "gradients"), [(uha, 4), (mcd, 4), (dds, 3), (gaussian, 0)])
-def test_gradients_are_counted(make: Any, gradients: int):
-    """K + 1 a draw; the last one of a diffusion sampler is never asked for."""
-    posterior = make(2).double() if make is gaussian else make(2, num_steps=3).double()
+GRADIENTS = {  # a draw of K = 3 steps
+    **dict.fromkeys(["langevin", "annealed_mala", "hamiltonian_vi", "uha", "ldvi"], 4),
+    **dict.fromkeys(["mcd", "cmcd", "gbs"], 4),
+    "dds": 3,  # the last one is never asked for
+    "pis": 2,  # nor that at the origin
+    "stochastic_flow": 6,  # a move begins where couplings lead
+    "gaussian": 0,
+    "real_nvp": 0,
+}
+
+
+@pytest.mark.parametrize(("name", "gradients"), GRADIENTS.items())
+def test_gradients_are_counted(name: str, gradients: int):
+    """K + 1 a draw of a chain, forwards as backwards."""
+    posterior = make_posterior({"name": name} | ({"num_steps": 3} if gradients else {}))
     got = ExactDraws(num_samples=7, chunk_size=8)(
         two_modes(), posterior, NO_DATA, initial(posterior, 4)
     )
@@ -116,6 +127,45 @@ def test_the_discrepancy_is_unbiased(shift: float):
     got = mmd2(x, y, torch.full((repeats,), 1.5).double())
     error = got.std() / math.sqrt(repeats)
     assert (got.mean() - exact_mmd2(shifts, 1.5)).abs() < 4.5 * error
+
+
+def transported(x: Tensor, y: Tensor, epsilon: float, **options: Any) -> Tensor:
+    strict = {"tolerance": 1e-8} | options
+    return sinkhorn_divergence(x, y, torch.full_like(x[0, :, 0], epsilon), **strict)
+
+
+@pytest.mark.parametrize("epsilon", [20.0, 200.0])
+def test_transport_of_a_shift_is_its_square_whatever_epsilon(epsilon: float):
+    """‖x - x' - v‖² = ‖x - x'‖² + terms of x and of x' alone, which any plan pays alike."""
+    x, shift = normal(12, 3, 2), normal(3, 2)
+    found = transported(x, x.flip(0) + shift, epsilon)
+    torch.testing.assert_close(found, shift.square().sum(-1), atol=1e-5, rtol=0)
+    assert transported(x, x.flip(0), epsilon).abs().max() < 1e-5
+
+
+def test_transport_between_its_limits():
+    """On the line the cheapest plan goes in order; a plan of no order pays the means' distance."""
+    x, y = normal(4, 3, 1), 0.5 + 2 * normal(4, 3, 1)
+    in_order = (x.sort(0).values - y.sort(0).values).square().mean((0, 2))
+    found = transported(x, y, 0.1, tolerance=1e-4)  # within ε times the entropy of even weights
+    torch.testing.assert_close(found, in_order, atol=0.1 * math.log(4) + 0.02, rtol=0)
+    means = (x.mean(0) - y.mean(0)).square().sum(-1)
+    torch.testing.assert_close(transported(x, y, 1e5), means, atol=1e-2, rtol=0)
+
+
+def test_transport_of_samples_of_other_sizes_and_of_one_point():
+    x = normal(1, 3, 2)
+    y = normal(4, 3, 2)
+    twice = torch.cat([y, y])
+    torch.testing.assert_close(transported(y + x, twice, 1.0), x[0].square().sum(-1))
+    torch.testing.assert_close(transported(x, y[:1], 1.0), (x - y[:1]).square().sum((0, 2)))
+
+
+def test_transport_that_is_cut_off_is_not_a_number():
+    x, y = normal(20, 3, 2), normal(20, 3, 2)
+    y[:, 1] = x[:, 1] = 0  # there is nothing to transport
+    found = transported(x, y, 1e-3, tolerance=1e-6, max_steps=3)
+    assert found.isnan().tolist() == [True, False, True]
 
 
 def test_the_median_distance_is_that_of_all_pairs():

@@ -26,6 +26,7 @@ PRETTY = {
     "ess": "ESS",
     "eubo": "EUBO",
     "mmd2": "MMD²",
+    "sinkhorn": "Sinkhorn divergence",
     "mode_coverage": "mode coverage",
     "k_hat": "k-hat",
     "dataset": "data set",
