@@ -33,7 +33,9 @@ class Transport(Loss):
     W_s ∝ f_{k-1}(z_s) / q_s are normalised weights of the S draws before them, z' and log q' what
     the flows make of these. It is the KL divergence of the image of f_{k-1} to f_k, but for a
     constant. Draws, weights, moves and targets are constants, so no gradient goes through choices
-    or through what lies before, and dependent draws will do (`particles`, as in the paper).
+    or through what lies before, and dependent draws will do (`particles`, as in the paper). Its
+    forerunner AFT, which trains one flow after the other with three sets of particles (Arbel et
+    al. 2021, arXiv 2102.07501), is not built.
 
     It trains flows alone: base, schedule and model stay as they are, or are learned by another
     run (`initialise`). ``value`` is the log of the mean weight, a lower bound on log p(x).
