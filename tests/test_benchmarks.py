@@ -38,6 +38,7 @@ ARGUMENTS = {
     "optima": "--num-data 1 --max-steps 2",
     "posteriors": "--rounds 1 planar",
     "replicas": "--quick --numbers 1 2",
+    "samplers": "--rounds 1 --batch 2 --steps 1",
     "scaling": "--quick --only IWAE",
     "size": "",
     "startup": "--rounds 1",
@@ -59,6 +60,7 @@ SMALLER: Mapping[str, Mapping[str, Any]] = {
     "operations": {"ROUNDS": 1, "NUM_TRAIN": 300},
     "optima": {"DIMENSIONS": (2,), "NOISES": (1.0,)},
     "posteriors": {"STEPS": 1},
+    "samplers": {"METHODS": ("mcd",), "STEPS": 1},
     "toys": {"STEPS": 2},
     "training": {"NUM_TRAIN": 200, "NUM_VALIDATION": 100},
 }
