@@ -178,7 +178,7 @@ class FromLaplace(Unconditional):
     def __init__(self, of: Measured) -> None:
         super().__init__(of.latent_dim, SHAPE, 1.0)
         self.of = of
-        score, curvature = torch.func.grad(of.log_f), torch.func.hessian(of.log_f)
+        score, curvature = torch.func.grad(of.log_f), torch.func.jacrev(torch.func.grad(of.log_f))
         mode, gain = torch.zeros(of.latent_dim).double(), 1.0
         while gain > 1e-6:  # Newton's steps, halved until they rise
             step = torch.linalg.solve(-curvature(mode), score(mode))
@@ -221,7 +221,7 @@ def test_stated_log_z_against_long_smc(make: Callable[[], Measured]):
 @pytest.mark.slow
 @pytest.mark.parametrize("make", FROM_LAPLACE.values(), ids=list(FROM_LAPLACE))
 def test_stated_log_z_against_smc_from_laplace(make: Callable[[], Measured]):
-    """Where the prior is too far off; a few seconds, and a minute or two of 1600 numbers."""
+    """Where the prior is too far off; a few seconds, and minutes of 1600 numbers."""
     model = with_files(make)
     check_log_z(model, FromLaplace(model), num_distributions=32, num_chains=32, num_leapfrog=5)
 
