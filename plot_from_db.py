@@ -92,7 +92,10 @@ def _units(parser: Parser) -> None:
 def _axes(parser: Parser) -> None:
     text = "what stands in the rows: labels of a sweep, or posterior, loss, dataset, ..."
     add_option(parser, "rows", nargs="+", default=[], metavar="AXIS", help=text)
-    text = "what stands across, such as 'data set'; the best of each column is in bold (LaTeX)"
+    text = (
+        "what stands across, such as 'data set', or 'bound' for each quantity; the best of each "
+        "column is in bold (LaTeX)"
+    )
     add_option(parser, "columns", nargs="+", default=[], metavar="AXIS", help=text)
 
 

@@ -80,6 +80,20 @@ def test_each_bound_has_its_lines(root, capsys):
     ]
 
 
+def test_bounds_may_stand_across(root, capsys):
+    rows = rows_of(table(root, capsys, "--rows", "model", "--columns", "data set", "bound"))
+    across = [
+        f"{data}, {bound} (IWAE-5000)"
+        for data in ("MNIST", "digits")
+        for bound in ("ELBO", "log p(x)")
+    ]
+    assert [list(row) for row in rows] == 2 * [["model", *across]]
+    assert rows[1]["MNIST, log p(x) (IWAE-5000)"].startswith("-84.50 ± ")
+    assert rows[1][across[-1]] == "-"
+    rows = rows_of(table(root, capsys, "--rows", "model", "data set", "--columns", "bound"))
+    assert [(row["model"], row["data set"]) for row in rows] == list(MEANS)
+
+
 def test_columns_of_the_database_are_axes_too_and_keys_may_have_their_dots(root, capsys):
     printed = table(root, capsys, "--rows", "training.epochs", "posterior", *LOG_PX)
     assert list(rows_of(printed)[0]) == ["training.epochs", "posterior", "mnist", "digits"]

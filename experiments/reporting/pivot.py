@@ -27,9 +27,12 @@ from experiments.reporting.summary import (
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
 from utils.cli import did_you_mean
 
+BOUND = "bound"
+"""The axis of quantities and their estimators."""
+
 
 class Axes(NamedTuple):
-    """What stands in the rows and across the columns: labels of runs, or columns of ``runs``."""
+    """What stands in the rows and across: labels of runs, columns of ``runs``, or BOUND."""
 
     rows: Sequence[str]
     columns: Sequence[str]
@@ -51,7 +54,8 @@ def pivot_table(
         estimates: out of ``load_estimates``.
         runs: their rows of the table ``runs``.
         labels: what experiments call the runs (``load_labels``); a label goes before a column.
-        names: the quantities shown, each and each method in a line of its own.
+        names: the quantities shown, each and each method by itself: down, unless BOUND is
+            one of the columns.
         axes: what makes rows and columns.
         digits: decimals shown at most.
         units: of bounds.
@@ -59,14 +63,15 @@ def pivot_table(
     Raises ReportError for an axis that is not there, and where runs that stand in one place
     differ in more than their seed.
     """
-    runs = _with_axes(runs, labels, (*axes.rows, *axes.columns))
-    places = [_column(name) for name in (*axes.rows, *axes.columns)]
+    down, across = (_of_runs(names) for names in axes)
+    runs = _with_axes(runs, labels, (*down, *across))
+    places = [_column(name) for name in (*down, *across)]
     found = measured(
         estimates,
         runs,
         names,
         row=(*places, *COMPARABLE, "hash"),
-        comparable=(*places[len(axes.rows) :], *COMPARABLE),
+        comparable=(*places[len(down) :], *COMPARABLE),
         digits=digits,
         units=units,
     )
@@ -82,6 +87,10 @@ def _column(name: str) -> str:
     return f"axis {name}"
 
 
+def _of_runs(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != BOUND]
+
+
 def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The runs with a column for each axis; those without a value are left out."""
     present = sorted(set(labels["name"]))
@@ -93,7 +102,7 @@ def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -
         elif name in _COLUMNS:
             runs = runs.assign(**{_column(name): runs[_COLUMNS[name]]})
         else:
-            known = list(dict.fromkeys([*present, *_COLUMNS]))
+            known = list(dict.fromkeys([*present, *_COLUMNS, BOUND]))
             raise ReportError(
                 f"no run has a label {name!r}; there are {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
@@ -121,16 +130,58 @@ def _check_unique(found: Measured, runs: pd.DataFrame, places: Sequence[str]) ->
             )
 
 
+class _Place(NamedTuple):
+    """A row or a column: values of its axes that runs have, and its quantity if it has one."""
+
+    values: tuple[str, ...]
+    quantity: Quantity | None
+
+    def words(self, names: Sequence[str]) -> list[str]:
+        """The place's value on each axis."""
+        values = iter(self.values)
+        of_bound = _shown(self.quantity) if self.quantity else ""
+        return [of_bound if name == BOUND else next(values) for name in names]
+
+
 def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> Table:
-    """Rows and columns in the order in which the runs are first met."""
-    several = len(found.quantities) > 1
-    across = _in_order(runs, axes.columns)
-    down = _in_order(runs, axes.rows)
+    """Rows and columns in the order in which runs are first met; quantities inmost in columns."""
+    only = found.quantities[0] if len(found.quantities) == 1 else None
+    if only is None and BOUND not in axes.columns and BOUND not in axes.rows:
+        axes = axes._replace(rows=(*axes.rows, BOUND))
+    numbers = _by_place(found, axes)
+    quantities = [found.quantities if BOUND in names else [None] for names in axes]
+    met = [_in_order(runs, _of_runs(names)) for names in axes]
+    down = [_Place(values, quantity) for quantity in quantities[0] for values in met[0]]
+    across = [_Place(values, quantity) for values in met[1] for quantity in quantities[1]]
+
+    def number(row: _Place, column: _Place) -> Number | None:
+        quantity = row.quantity or column.quantity or only
+        return quantity and numbers.get((row.values, column.values, quantity))
+
+    down = [row for row in down if any(number(row, column) for column in across)]
+    across = [column for column in across if any(number(row, column) for row in down)]
+    rows: list[list[Cell]] = [
+        [
+            *map(Text, row.words(axes.rows)),
+            *(number(row, column) or Number(None, None, 0) for column in across),
+        ]
+        for row in down
+    ]
+    headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
+    headings += [Heading(", ".join(column.words(axes.columns)), True) for column in across]
+    doubtful = any(MARK in number.note for number in numbers.values())
+    what = [f"{_shown(only)} by {', '.join(axes.columns)}."] if only else []
+    caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
+    return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
+
+
+def _by_place(
+    found: Measured, axes: Axes
+) -> dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Number]:
+    """The numbers that there are, by values in the rows, values across, and quantity."""
     numbers: dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Number] = {}
     for key, line in zip(found.keys, found.numbers, strict=True):
-        row, column = (
-            tuple(key[_column(name)] for name in of) for of in (axes.rows, axes.columns)
-        )
+        row, column = (tuple(key[_column(name)] for name in _of_runs(names)) for names in axes)
         for quantity, number in zip(found.quantities, line, strict=True):
             if number.mean is None:
                 continue
@@ -139,29 +190,13 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
                     "a place holds numbers of several splits or phases: choose one by -split"
                 )
             numbers[row, column, quantity] = number
-    rows: list[list[Cell]] = [
-        [
-            *map(Text, row),
-            *([Text(_shown(quantity))] if several else []),
-            *(numbers.get((row, column, quantity), Number(None, None, 0)) for column in across),
-        ]
-        for quantity in found.quantities
-        for row in down
-        if any((row, column, quantity) in numbers for column in across)
-    ]
-    headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
-    headings += [Heading("bound")] if several else []
-    headings += [Heading(", ".join(column), True) for column in across]
-    doubtful = any(MARK in number.note for number in numbers.values())
-    what = [] if several else [f"{_shown(found.quantities[0])} by {', '.join(axes.columns)}."]
-    caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
-    return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
+    return numbers
 
 
 def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:
     columns = [_column(name) for name in names]
-    ordered = runs.sort_values("started", kind="stable")
-    return list(dict.fromkeys(ordered[columns].astype(str).itertuples(index=False, name=None)))
+    ordered = runs.sort_values("started", kind="stable")[columns].astype(str)
+    return list(dict.fromkeys(map(tuple, ordered.to_numpy())))
 
 
 def _shown(quantity: Quantity) -> str:
