@@ -19,7 +19,16 @@ from utils.console import Console
 
 BASE = "configs/samplers_vae/base.yaml"
 SAMPLER = "configs/samplers_vae/additional/sampler.yaml"
-METHODS = ("langevin", "annealed_mala", "hamiltonian_vi", "uha", "ldvi", "mcd", "cmcd")
+METHODS = (
+    "langevin",
+    "annealed_mala",
+    "hamiltonian",
+    "hamiltonian_vi",
+    "uha",
+    "ldvi",
+    "mcd",
+    "cmcd",
+)
 STEPS = (0, 1, 4, 16, 64)
 WITHOUT_STEPS = "langevin"
 """The method whose chain of no steps is the Gaussian itself."""

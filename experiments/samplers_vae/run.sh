@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 read -ra steps <<<"${STEPS:-0 1 4 16 64}"
-read -ra methods <<<"${METHODS:-langevin annealed_mala hamiltonian_vi uha ldvi mcd cmcd}"
+read -ra methods <<<"${METHODS:-langevin annealed_mala hamiltonian hamiltonian_vi uha ldvi mcd cmcd}"
 read -ra seeds <<<"${SEEDS:-0}"
 read -ra extra <<<"${EXTRA:-}"
 "${PYTHON:-python}" sweep.py configs/samplers_vae/sweep.yaml \
