@@ -26,6 +26,7 @@ from utils.results.records import MEMBERSHIP, Link, RunRecord
 MODULES: Mapping[Part, Sequence[str]] = {
     "model": ("model",),
     "encoder": ("encoder", "amortiser", "refinement"),
+    "features": ("encoder",),
     "posterior": ("posterior", "expansion"),
 }
 
