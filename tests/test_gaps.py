@@ -338,6 +338,8 @@ def test_what_a_run_has_it_does_not_borrow(tmp_path: Path, capsys: Read) -> None
         ({}, {"encoder": {"name": "linear"}}),
         ({}, {"posterior": {"name": "gaussian", "covariance": "full"}}),
         ({}, {"data": {"name": "digits", "validation_size": 100}}),
+        ({}, {"refinement": {"name": "ascent"}}),
+        ({}, {"plugins": [{"path": "plugins/own.py", "digest": "0123456789ab"}]}),
     ],
 )
 def test_nothing_is_borrowed_of_other_weights_or_data(
