@@ -513,6 +513,24 @@ def test_gaps_have_a_bound_from_above_by_bidirectional_monte_carlo(
     assert known["approximation gap at most"] == ""  # it is known
 
 
+def test_a_width_bounds_gaps_to_the_annealing_that_it_judges_alone(
+    tmp_path: Path, capsys: Read
+) -> None:
+    other = {"estimate/BDMC-9x9/simulated/width": (9.0, 9.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **other})
+    (row,) = table(tmp_path, capsys)
+    assert "inference gap at most" not in row  # no AIS-9x9 is there
+    assert row["width (BDMC-9x9)"] == "9.0"
+    nines = {"estimate/AIS-9x9/test/log_px": ESTIMATED["estimate/AIS-100x500/test/log_px"]}
+    bounds = {name: of for name, of in ESTIMATED.items() if "AIS" not in name}
+    narrow = {"estimate/BDMC-100x500/simulated/width": (0.0, 0.0)}  # of no AIS that is there
+    add_run(tmp_path, "aaa", {**bounds, **nines, **OPTIMISED, **other, **narrow})
+    (row,) = table(tmp_path, capsys)
+    assert float(row["inference gap at most"]) == pytest.approx(
+        statistics.mean((3, 3, 2, 4)) + 9.0
+    )
+
+
 def test_a_datum_of_unknown_error_is_no_harm(tmp_path: Path, capsys: Read) -> None:
     rows = {name: values[:1] for name, values in {**ESTIMATED, **OPTIMISED}.items()}
     add_run(tmp_path, "aaa", rows, error=math.nan)
