@@ -434,6 +434,13 @@ def test_an_exact_answer_beats_a_combination(tmp_path: Path, capsys: Read) -> No
     assert row["approximation gap"] == spread((0.5, 0.5, 0.5, 1.5))
 
 
+def test_the_largest_is_of_estimates_from_below(tmp_path: Path, capsys: Read) -> None:
+    above = {"estimate/draws-2000/test/log_px": (-80.0, -70.0, -75.0, -86.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **above})
+    (row,) = shown(tmp_path, capsys)
+    assert row["log p(x) by"] == "max: AIS-100x500 50 %, IWAE-5000 50 %"
+
+
 def test_without_halves_the_estimate_of_the_least_error_that_can_be_believed_is_taken(
     tmp_path: Path, capsys: Read
 ) -> None:
