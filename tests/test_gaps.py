@@ -487,6 +487,21 @@ def test_what_estimators_say_of_their_halves_counts(tmp_path: Path, capsys: Read
     assert row["log p(x)"].endswith("†50 %")
 
 
+def test_a_combination_needs_an_estimator_that_is_believed_in_both_halves(
+    tmp_path: Path, capsys: Read
+) -> None:
+    two = halves("AIS-100x500") | halves("IWAE-5000")
+    said_so = {
+        f"estimate/{label}/test/reliable_{half}": (float(half == good),) * 4
+        for label, good in (("AIS-100x500", "a"), ("IWAE-5000", "b"))
+        for half in "ab"
+    }
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **two, **said_so})
+    assert plot(tmp_path, log_px="combined") == 0
+    (row,) = rows_of(capsys.readouterr().out)
+    assert row["log p(x)"].endswith("†100 %")  # weights go to the halves that are not believed
+
+
 def test_a_gap_smaller_than_its_error_is_marked(tmp_path: Path, capsys: Read) -> None:
     optimum = "local_optimisation/gaussian (fast)/test/elbo"
     add_run(tmp_path, "aaa", shifted({**ESTIMATED, **OPTIMISED}, 1.25, optimum))

@@ -129,7 +129,8 @@ def _combined(methods: Mapping[Method, pd.DataFrame]) -> LogPx:
     found = combine(*map(torch.from_numpy, (value, error, reliable)))
     values = Values(data, found.log_px.numpy(), found.standard_error.numpy())
     shares = dict(zip(methods, found.weight.numpy(), strict=True))
-    return LogPx(values, shares, (reliable & ~np.isnan(value)).any(0).all(0), "combined")
+    believed = (reliable & ~np.isnan(value)).all(1).any(0)  # some estimator, in both halves
+    return LogPx(values, shares, believed, "combined")
 
 
 def _data(methods: Mapping[Method, pd.DataFrame], name: str) -> np.ndarray:
