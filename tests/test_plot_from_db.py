@@ -270,6 +270,23 @@ def test_rows_are_of_runs_that_have_what_is_shown(
     assert row["ELBO (IWAE-100)"] == "-81.00 ± 0.65"
 
 
+def test_rows_of_a_configuration_that_two_experiments_share_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, "aaa", 0, {"elbo IWAE-100": -80.0}, experiment="expA")
+    for config_hash, num_layers in (("aaa", 1), ("bbb", 2)):
+        estimates = {"elbo IWAE-100": -80.0}
+        add_run(tmp_path, config_hash, 1, estimates, num_layers=num_layers, experiment="expB")
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table") == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert [(row["experiment"], row["settings"]) for row in rows] == [
+        ("expA", "num_layers=1"),
+        ("expB", "num_layers=1"),
+        ("expB", "num_layers=2"),
+    ]
+
+
 def test_different_numbers_of_data_are_told(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,7 +295,7 @@ def test_different_numbers_of_data_are_told(
     folder.estimates.append([Estimate("estimation", *method, "test", "elbo", 99, -80.0)])
     rebuild(root)
     assert plot(root, "table") == 0
-    assert "digits test 4 to 5, NOT the same in all runs" in capsys.readouterr().out
+    assert "digits test 4 to 5, NOT the same for all numbers" in capsys.readouterr().out
 
 
 def test_table_goes_to_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

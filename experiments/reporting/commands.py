@@ -102,7 +102,8 @@ def make_table(arguments: argparse.Namespace) -> None:
     if arguments.rows or arguments.columns:
         labels = queries.load_labels(database, runs)
         axes = pivot.Axes(arguments.rows or ["posterior"], arguments.columns or ["dataset"])
-        table = pivot.pivot_table(estimates, runs, labels, names, axes, **how)
+        placed = pivot.place(estimates, runs, labels, names, axes, **how)
+        table = pivot.pivot_table(placed, axes)
     else:
         table = summary.estimate_table(estimates, runs, names, with_hash=for_programs, **how)
     _write(tables.FORMATS[arguments.format](table), arguments.output)

@@ -13,7 +13,7 @@ from estimators.combination import combine
 from experiments.reporting.queries import by_method
 from experiments.reporting.reliability import HALVES, RELIABLE_HALVES, is_reliable
 from experiments.reporting.statistics import Values
-from utils.results.methods import Method
+from utils.results.methods import FROM_ABOVE, Method
 
 Convention = Literal["combined", "max"]
 EXACT = "exact"  # the estimator that makes no error
@@ -71,11 +71,13 @@ def log_px_of(rows: pd.DataFrame, convention: Convention) -> LogPx:
 
     Args:
         rows: of one run and split, out of ``load_estimates``; some of them estimate log p(x).
-        convention: ``combined`` unless no estimate has halves; exact answers beat all.
+        convention: ``combined`` unless no estimate has halves; exact answers beat all. Estimates
+            that lean upwards count where there are no others.
     """
     every = by_method(rows)
     names = {method: set(of["name"]) for method, of in every.items()}
-    methods = [method for method, known in names.items() if known & {"log_px", *HALVES}]
+    found = [method for method, known in names.items() if known & {"log_px", *HALVES}]
+    methods = [method for method in found if method.estimator != FROM_ABOVE] or found
     exact = [method for method in methods if method.estimator == EXACT]
     halved = [method for method in methods if names[method] >= set(HALVES)]
     if exact:
@@ -126,7 +128,8 @@ def _combined(methods: Mapping[Method, pd.DataFrame]) -> LogPx:
     found = combine(*map(torch.from_numpy, (value, error, reliable)))
     values = Values(data, found.log_px.numpy(), found.standard_error.numpy())
     shares = dict(zip(methods, found.weight.numpy(), strict=True))
-    return LogPx(values, shares, (reliable & ~np.isnan(value)).any(0).all(0), "combined")
+    believed = (reliable & ~np.isnan(value)).all(1).any(0)  # some estimator, in both halves
+    return LogPx(values, shares, believed, "combined")
 
 
 def _data(methods: Mapping[Method, pd.DataFrame], name: str) -> np.ndarray:

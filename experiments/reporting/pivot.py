@@ -31,6 +31,10 @@ BOUND = "bound"
 """The axis of quantities and their estimators."""
 
 
+Coordinates = tuple[str, ...]
+"""What a run has on axes."""
+
+
 class Axes(NamedTuple):
     """What stands in the rows and across: labels of runs, columns of ``runs``, or BOUND."""
 
@@ -38,7 +42,20 @@ class Axes(NamedTuple):
     columns: Sequence[str]
 
 
-def pivot_table(
+class Placed(NamedTuple):
+    """Means over data and seeds, by where they stand: values in the rows, values across, quantity.
+
+    ``rows`` and ``columns`` are in the order in which runs are first met.
+    """
+
+    numbers: Mapping[tuple[Coordinates, Coordinates, Quantity], Number]
+    rows: Sequence[Coordinates]
+    columns: Sequence[Coordinates]
+    quantities: Sequence[Quantity]
+    caption: Sequence[str]
+
+
+def place(
     estimates: pd.DataFrame,
     runs: pd.DataFrame,
     labels: pd.DataFrame,
@@ -47,15 +64,14 @@ def pivot_table(
     *,
     digits: int = 2,
     units: Units = "nats",
-) -> Table:
-    """Means over data and seeds by two axes; the best of each column is marked.
+) -> Placed:
+    """Means over data and seeds by two axes of runs; the best of each column is marked.
 
     Args:
         estimates: out of ``load_estimates``.
         runs: their rows of the table ``runs``.
         labels: what experiments call the runs (``load_labels``); a label goes before a column.
-        names: the quantities shown, each and each method by itself: down, unless BOUND is
-            one of the columns.
+        names: the quantities shown, each and each method by itself.
         axes: what makes rows and columns.
         digits: decimals shown at most.
         units: of bounds.
@@ -64,7 +80,7 @@ def pivot_table(
     differ in more than their seed.
     """
     down, across = (_of_runs(names) for names in axes)
-    runs = _with_axes(runs, labels, (*down, *across))
+    every, runs = runs, _with_axes(runs, labels, (*down, *across))
     places = [_column(name) for name in (*down, *across)]
     found = measured(
         estimates,
@@ -76,7 +92,63 @@ def pivot_table(
         units=units,
     )
     _check_unique(found, runs, places)
-    return _arranged(found, runs, axes, units)
+    numbers = _by_place(found, down, across)
+    doubtful = any(MARK in number.note for number in numbers.values())
+    notes = [*data_note(found.shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    measured_runs = set(estimates.loc[estimates["name"].isin(names), "run"])
+    if left_out := measured_runs & set(every["id"]) - set(runs["id"]):
+        notes.append(f"{len(left_out)} run(s) have no label for an axis.")
+    return Placed(
+        numbers,
+        _in_order(runs, down),
+        _in_order(runs, across),
+        found.quantities,
+        (ERRORS, CAPTIONS[units], *notes),
+    )
+
+
+def pivot_table(placed: Placed, axes: Axes) -> Table:
+    """The table of what ``place`` made of ``axes``.
+
+    Several quantities stand above each other; inmost in the columns where BOUND is one of these.
+    """
+    only = placed.quantities[0] if len(placed.quantities) == 1 else None
+    if only is None and BOUND not in axes.columns and BOUND not in axes.rows:
+        axes = axes._replace(rows=(*axes.rows, BOUND))
+    of_rows, of_columns = (placed.quantities if BOUND in names else [None] for names in axes)
+    down = [_Place(values, quantity) for quantity in of_rows for values in placed.rows]
+    across = [_Place(values, quantity) for values in placed.columns for quantity in of_columns]
+
+    def number(row: _Place, column: _Place) -> Number | None:
+        quantity = row.quantity or column.quantity or only
+        return quantity and placed.numbers.get((row.values, column.values, quantity))
+
+    down = [row for row in down if any(number(row, column) for column in across)]
+    across = [column for column in across if any(number(row, column) for row in down)]
+    rows: list[list[Cell]] = [
+        [
+            *map(Text, row.words(axes.rows)),
+            *(number(row, column) or Number(None, None, 0) for column in across),
+        ]
+        for row in down
+    ]
+    headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
+    headings += [Heading(", ".join(column.words(axes.columns)), True) for column in across]
+    what = [f"{in_words(only)} by {', '.join(axes.columns)}."] if only else []
+    return Table(headings, rows, (*what, *placed.caption))
+
+
+class _Place(NamedTuple):
+    """A row or a column: values of its axes that runs have, and its quantity if it has one."""
+
+    values: Coordinates
+    quantity: Quantity | None
+
+    def words(self, names: Sequence[str]) -> list[str]:
+        """The place's value on each axis."""
+        values = iter(self.values)
+        of_bound = in_words(self.quantity) if self.quantity else ""
+        return [of_bound if name == BOUND else next(values) for name in names]
 
 
 _COLUMNS = {name: column for column in SHOWN for name in (column, PRETTY.get(column, column))}
@@ -92,7 +164,7 @@ def _of_runs(names: Sequence[str]) -> list[str]:
 
 
 def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The runs with a column for each axis; those without a value are left out."""
+    """The runs with a column for each axis; those without a value are left out, and counted."""
     present = sorted(set(labels["name"]))
     for name in dict.fromkeys(names):
         label = next((of for of in (name, name.replace(".", " ")) if of in present), None)
@@ -130,75 +202,35 @@ def _check_unique(found: Measured, runs: pd.DataFrame, places: Sequence[str]) ->
             )
 
 
-class _Place(NamedTuple):
-    """A row or a column: values of its axes that runs have, and its quantity if it has one."""
-
-    values: tuple[str, ...]
-    quantity: Quantity | None
-
-    def words(self, names: Sequence[str]) -> list[str]:
-        """The place's value on each axis."""
-        values = iter(self.values)
-        of_bound = _shown(self.quantity) if self.quantity else ""
-        return [of_bound if name == BOUND else next(values) for name in names]
-
-
-def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> Table:
-    """Rows and columns in the order in which runs are first met; quantities inmost in columns."""
-    only = found.quantities[0] if len(found.quantities) == 1 else None
-    if only is None and BOUND not in axes.columns and BOUND not in axes.rows:
-        axes = axes._replace(rows=(*axes.rows, BOUND))
-    numbers = _by_place(found, axes)
-    quantities = [found.quantities if BOUND in names else [None] for names in axes]
-    met = [_in_order(runs, _of_runs(names)) for names in axes]
-    down = [_Place(values, quantity) for quantity in quantities[0] for values in met[0]]
-    across = [_Place(values, quantity) for values in met[1] for quantity in quantities[1]]
-
-    def number(row: _Place, column: _Place) -> Number | None:
-        quantity = row.quantity or column.quantity or only
-        return quantity and numbers.get((row.values, column.values, quantity))
-
-    down = [row for row in down if any(number(row, column) for column in across)]
-    across = [column for column in across if any(number(row, column) for row in down)]
-    rows: list[list[Cell]] = [
-        [
-            *map(Text, row.words(axes.rows)),
-            *(number(row, column) or Number(None, None, 0) for column in across),
-        ]
-        for row in down
-    ]
-    headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
-    headings += [Heading(", ".join(column.words(axes.columns)), True) for column in across]
-    doubtful = any(MARK in number.note for number in numbers.values())
-    what = [f"{_shown(only)} by {', '.join(axes.columns)}."] if only else []
-    caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
-    return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
-
-
 def _by_place(
-    found: Measured, axes: Axes
-) -> dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Number]:
-    """The numbers that there are, by values in the rows, values across, and quantity."""
-    numbers: dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Number] = {}
+    found: Measured, down: Sequence[str], across: Sequence[str]
+) -> dict[tuple[Coordinates, Coordinates, Quantity], Number]:
+    numbers: dict[tuple[Coordinates, Coordinates, Quantity], Number] = {}
+    owners: dict[tuple[Coordinates, Coordinates, Quantity], Mapping[str, str]] = {}
     for key, line in zip(found.keys, found.numbers, strict=True):
-        row, column = (tuple(key[_column(name)] for name in _of_runs(names)) for names in axes)
+        row, column = (tuple(key[_column(name)] for name in names) for names in (down, across))
         for quantity, number in zip(found.quantities, line, strict=True):
             if number.mean is None:
                 continue
-            if (row, column, quantity) in numbers:
+            spot = row, column, quantity
+            other = owners.setdefault(spot, key)
+            if spot in numbers:
+                differing = [PRETTY.get(of, of) for of in COMPARABLE if key[of] != other[of]]
                 raise ReportError(
-                    "a place holds numbers of several splits or phases: choose one by -split"
+                    f"a place holds numbers that differ in {', '.join(differing)}: choose a split "
+                    "by -split, add the others to --rows or --columns"
                 )
-            numbers[row, column, quantity] = number
+            numbers[spot] = number
     return numbers
 
 
-def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:
+def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[Coordinates]:
     columns = [_column(name) for name in names]
     ordered = runs.sort_values("started", kind="stable")[columns].astype(str)
     return list(dict.fromkeys(map(tuple, ordered.to_numpy())))
 
 
-def _shown(quantity: Quantity) -> str:
+def in_words(quantity: Quantity) -> str:
+    """``ELBO (IWAE-5000)``."""
     name, method = quantity
     return f"{PRETTY.get(name, name)} ({method.label})"
