@@ -47,7 +47,9 @@ def _run(parser: Parser) -> None:
 
 
 def _name(parser: Parser) -> None:
-    text = "only these names (default: all metrics; curves: bound; table: elbo and log_px)"
+    text = (
+        "only these names (default: all metrics; curves: bound; table and lines: elbo and log_px)"
+    )
     add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
 
 
@@ -97,6 +99,15 @@ def _axes(parser: Parser) -> None:
         "column is in bold (LaTeX)"
     )
     add_option(parser, "columns", nargs="+", default=[], metavar="AXIS", help=text)
+
+
+def _lines(parser: Parser) -> None:
+    text = "the label of a sweep, or column, whose numbers stand along the figure's x-axis"
+    add_option(parser, "across", required=True, metavar="AXIS", help=text)
+    text = "a line for each value of these (default: posterior); one of a single point is level"
+    add_option(parser, "lines", nargs="+", default=[], metavar="AXIS", help=text)
+    text = "of the x-axis (default: linear)"
+    add_option(parser, "scale", choices=("linear", "log"), default="linear", help=text)
 
 
 def _log_px(parser: Parser) -> None:
@@ -173,6 +184,12 @@ COMMANDS = (
             *(_experiment, _name, _split, _all, _axes, _units, _digits),
             *(_format("markdown"), _output),
         ),
+    ),
+    Command(
+        "lines",
+        "draw estimates against a number that a sweep varies",
+        commands.draw_lines,
+        (_experiment, _name, _split, _all, _lines, _units, _figure),
     ),
     Command(
         "gaps",

@@ -50,7 +50,7 @@ def curve_figure(metrics: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def put_legend(figure: Figure) -> None:
+def put_legend(figure: Figure, title: str = "mean ± standard error over n seeds") -> None:
     """One legend for all panels, below them."""
     handles = {  # a configuration may be missing in some panels, not in all
         text: handle
@@ -61,7 +61,7 @@ def put_legend(figure: Figure) -> None:
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        title="mean ± standard error over n seeds",
+        title=title,
         fontsize="small",
         title_fontsize="small",
     )

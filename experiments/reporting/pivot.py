@@ -36,10 +36,14 @@ Coordinates = tuple[str, ...]
 
 
 class Axes(NamedTuple):
-    """What stands in the rows and across: labels of runs, columns of ``runs``, or BOUND."""
+    """What stands in the rows and across: labels of runs, columns of ``runs``, or BOUND.
+
+    ``options`` are those of the command line that say so.
+    """
 
     rows: Sequence[str]
     columns: Sequence[str]
+    options: str = "--rows or --columns"
 
 
 class Placed(NamedTuple):
@@ -79,7 +83,7 @@ def place(
     Raises ReportError for an axis that is not there, and where runs that stand in one place
     differ in more than their seed.
     """
-    down, across = (_of_runs(names) for names in axes)
+    down, across = _of_runs(axes.rows), _of_runs(axes.columns)
     every, runs = runs, _with_axes(runs, labels, (*down, *across))
     places = [_column(name) for name in (*down, *across)]
     found = measured(
@@ -91,8 +95,8 @@ def place(
         digits=digits,
         units=units,
     )
-    _check_unique(found, runs, places)
-    numbers = _by_place(found, down, across)
+    _check_unique(found, runs, places, axes.options)
+    numbers = _by_place(found, down, across, axes.options)
     doubtful = any(MARK in number.note for number in numbers.values())
     notes = [*data_note(found.shown), *([NOTE] if doubtful else []), *status_note(runs)]
     measured_runs = set(estimates.loc[estimates["name"].isin(names), "run"])
@@ -115,7 +119,9 @@ def pivot_table(placed: Placed, axes: Axes) -> Table:
     only = placed.quantities[0] if len(placed.quantities) == 1 else None
     if only is None and BOUND not in axes.columns and BOUND not in axes.rows:
         axes = axes._replace(rows=(*axes.rows, BOUND))
-    of_rows, of_columns = (placed.quantities if BOUND in names else [None] for names in axes)
+    of_rows, of_columns = (
+        placed.quantities if BOUND in names else [None] for names in (axes.rows, axes.columns)
+    )
     down = [_Place(values, quantity) for quantity in of_rows for values in placed.rows]
     across = [_Place(values, quantity) for values in placed.columns for quantity in of_columns]
 
@@ -185,7 +191,9 @@ def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -
     return chosen
 
 
-def _check_unique(found: Measured, runs: pd.DataFrame, places: Sequence[str]) -> None:
+def _check_unique(
+    found: Measured, runs: pd.DataFrame, places: Sequence[str], options: str
+) -> None:
     """Raise ReportError where several configurations stand in one place."""
 
     def place(key: Mapping[str, str]) -> tuple[str, ...]:
@@ -198,12 +206,12 @@ def _check_unique(found: Measured, runs: pd.DataFrame, places: Sequence[str]) ->
             shown = " and ".join(sorted(of[key] for key in hashes)[:2])
             raise ReportError(
                 f"{len(hashes)} configurations stand in one place: {shown}; add what they differ "
-                "in to --rows or --columns, or choose an -experiment"
+                f"in to {options}, or choose an -experiment"
             )
 
 
 def _by_place(
-    found: Measured, down: Sequence[str], across: Sequence[str]
+    found: Measured, down: Sequence[str], across: Sequence[str], options: str
 ) -> dict[tuple[Coordinates, Coordinates, Quantity], Number]:
     numbers: dict[tuple[Coordinates, Coordinates, Quantity], Number] = {}
     owners: dict[tuple[Coordinates, Coordinates, Quantity], Mapping[str, str]] = {}
@@ -218,7 +226,7 @@ def _by_place(
                 differing = [PRETTY.get(of, of) for of in COMPARABLE if key[of] != other[of]]
                 raise ReportError(
                     f"a place holds numbers that differ in {', '.join(differing)}: choose a split "
-                    "by -split, add the others to --rows or --columns"
+                    f"by -split, add the others to {options}"
                 )
             numbers[spot] = number
     return numbers
