@@ -137,7 +137,7 @@ class Chains(NamedTuple):
 
 
 def enough(effective: Tensor, number: int) -> Quantity:
-    """1 where the error of a mean over ``number`` weights, worth ``effective`` (B,), is believed."""
+    """1 where ``number`` weights, worth ``effective`` ones (B,), let their mean's error be believed."""
     return Quantity((effective >= max(FEWEST_EFFECTIVE, SMALLEST_SHARE * number)).double())
 
 

@@ -20,6 +20,7 @@ from models.targets import GaussianMixture
 from tests.components import X, initial, make_posterior, normal, perturbed
 from tests.tiny_runs import QUICKSTART, run
 
+
 class Draws(NamedTuple):
     """The weights that an estimator looks at."""
 
