@@ -137,7 +137,7 @@ class Chains(NamedTuple):
 
 
 def enough(effective: Tensor, number: int) -> Quantity:
-    """1 where ``number`` weights, worth ``effective`` ones (B,), let their mean's error be believed."""
+    """1 where ``number`` weights, worth ``effective`` (B,), let believe the error of their mean."""
     return Quantity((effective >= max(FEWEST_EFFECTIVE, SMALLEST_SHARE * number)).double())
 
 
