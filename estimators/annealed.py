@@ -137,7 +137,7 @@ class Chains(NamedTuple):
 
 
 def enough(effective: Tensor, number: int) -> Quantity:
-    """1 where the error of a mean of ``number`` weights, worth ``effective`` (B,), is believed."""
+    """1 where the error of the mean of weights worth ``effective`` (B,) can be believed."""
     return Quantity((effective >= max(FEWEST_EFFECTIVE, SMALLEST_SHARE * number)).double())
 
 

@@ -26,7 +26,7 @@ def placed(numbers: dict[tuple[str, str], float]) -> Placed:
     cells = {
         ((row,), (column,), QUANTITY): Number(v, 0.5, 1) for (row, column), v in numbers.items()
     }
-    return Placed(cells, rows, columns, [QUANTITY], ())
+    return Placed(cells, rows, columns, {QUANTITY: "ELBO (IWAE-10)"}, ())
 
 
 def test_lines_stand_at_their_numbers_and_a_single_point_is_level():

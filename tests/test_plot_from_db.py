@@ -161,6 +161,7 @@ def test_table_in_bits_per_dimension(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert r"$\mathbf{1.00}" in shown  # the lower one is the better one
     assert r"$7.00 \pm 0.65$" in shown  # ESS has no such unit
     assert "bits per dimension" in shown
+    assert "& -log p(x), bits/dim (IWAE-5000) & ESS (x)" in shown
     add_run(tmp_path, "old", 0, {"log_px IWAE-5000": -9.0})
     rebuild(tmp_path)
     assert plot(tmp_path, "table", "--units", "bits") == 2
@@ -198,6 +199,18 @@ def test_rows_that_look_alike_are_both_best(
     shown = capsys.readouterr().out
     assert shown.count(r"$\mathbf{-80.00} \pm") == 2
     assert r"$\mathrm{nan}$" in shown
+
+
+def test_the_highest_estimate_from_above_is_not_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, above in (("planar", -80.0), ("gaussian", -70.0)):
+        add_run(tmp_path, name, 0, {"log_px draws-2000": above}, posterior=name)
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "--format", "latex") == 0
+    shown = capsys.readouterr().out
+    assert "-70.00" in shown
+    assert "mathbf" not in shown
 
 
 def test_estimates_that_cannot_be_believed_are_marked(
@@ -285,6 +298,24 @@ def test_rows_of_a_configuration_that_two_experiments_share_are_told_apart(
         ("expB", "num_layers=1"),
         ("expB", "num_layers=2"),
     ]
+
+
+def test_optima_that_were_measured_in_two_ways_have_a_heading_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, by in enumerate(("IWAE-100", "IWAE-5000")):
+        folder = add_run(tmp_path, f"hash{number}", 0, {}, num_layers=number)
+        method = METHODS[by]._replace(family="FFG", search="fast")
+        folder.estimates.append(
+            [Estimate("local_optimisation", *method, "test", "elbo", 0, -80.0 - number)]
+        )
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "-split", "test", "--format", "csv") == 0
+    first, second = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (first["ELBO (FFG (fast) by IWAE-100)"], second["ELBO (FFG (fast) by IWAE-5000)"]) == (
+        "-80.0",
+        "-81.0",
+    )
 
 
 def test_different_numbers_of_data_are_told(

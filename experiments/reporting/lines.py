@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.reporting import ReportError
 from experiments.reporting.curves import PANEL_HEIGHT, PANEL_WIDTH, plain, put_legend, styles_of
-from experiments.reporting.pivot import Axes, Placed, in_words
+from experiments.reporting.pivot import Axes, Placed
 from experiments.reporting.tables import Number
 
 Scale = Literal["linear", "log"]
@@ -36,8 +36,8 @@ def line_figure(placed: Placed, axes: Axes, scale: Scale = "linear") -> Figure:
     size = (PANEL_WIDTH * len(placed.quantities), PANEL_HEIGHT + 0.2 * len(styles))
     figure = Figure(size, layout="constrained")
     panels = figure.subplots(1, len(placed.quantities), squeeze=False)[0]
-    for panel, quantity in zip(panels, placed.quantities, strict=True):
-        panel.set(xlabel=plain(across), title=in_words(quantity))
+    for panel, (quantity, title) in zip(panels, placed.quantities.items(), strict=True):
+        panel.set(xlabel=plain(across), title=plain(title))
         lines = {
             row: {
                 at[column]: number

@@ -22,6 +22,7 @@ from experiments.reporting.summary import (
     Quantity,
     Units,
     data_note,
+    in_words,
     measured,
 )
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
@@ -49,13 +50,14 @@ class Axes(NamedTuple):
 class Placed(NamedTuple):
     """Means over data and seeds, by where they stand: values in the rows, values across, quantity.
 
-    ``rows`` and ``columns`` are in the order in which runs are first met.
+    ``rows`` and ``columns`` are in the order in which runs are first met, ``quantities`` with
+    what they are called.
     """
 
     numbers: Mapping[tuple[Coordinates, Coordinates, Quantity], Number]
     rows: Sequence[Coordinates]
     columns: Sequence[Coordinates]
-    quantities: Sequence[Quantity]
+    quantities: Mapping[Quantity, str]
     caption: Sequence[str]
 
 
@@ -106,7 +108,7 @@ def place(
         numbers,
         _in_order(runs, down),
         _in_order(runs, across),
-        found.quantities,
+        dict(zip(found.quantities, in_words(found.quantities, units), strict=True)),
         (ERRORS, CAPTIONS[units], *notes),
     )
 
@@ -116,7 +118,7 @@ def pivot_table(placed: Placed, axes: Axes) -> Table:
 
     Several quantities stand above each other; inmost in the columns where BOUND is one of these.
     """
-    only = placed.quantities[0] if len(placed.quantities) == 1 else None
+    only = next(iter(placed.quantities)) if len(placed.quantities) == 1 else None
     if only is None and BOUND not in axes.columns and BOUND not in axes.rows:
         axes = axes._replace(rows=(*axes.rows, BOUND))
     of_rows, of_columns = (
@@ -133,14 +135,17 @@ def pivot_table(placed: Placed, axes: Axes) -> Table:
     across = [column for column in across if any(number(row, column) for row in down)]
     rows: list[list[Cell]] = [
         [
-            *map(Text, row.words(axes.rows)),
+            *map(Text, _words(row, axes.rows, placed.quantities)),
             *(number(row, column) or Number(None, None, 0) for column in across),
         ]
         for row in down
     ]
     headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
-    headings += [Heading(", ".join(column.words(axes.columns)), True) for column in across]
-    what = [f"{in_words(only)} by {', '.join(axes.columns)}."] if only else []
+    headings += [
+        Heading(", ".join(_words(column, axes.columns, placed.quantities)), True)
+        for column in across
+    ]
+    what = [f"{placed.quantities[only]} by {', '.join(axes.columns)}."] if only else []
     return Table(headings, rows, (*what, *placed.caption))
 
 
@@ -150,11 +155,12 @@ class _Place(NamedTuple):
     values: Coordinates
     quantity: Quantity | None
 
-    def words(self, names: Sequence[str]) -> list[str]:
-        """The place's value on each axis."""
-        values = iter(self.values)
-        of_bound = in_words(self.quantity) if self.quantity else ""
-        return [of_bound if name == BOUND else next(values) for name in names]
+
+def _words(place: _Place, names: Sequence[str], quantities: Mapping[Quantity, str]) -> list[str]:
+    """The place's value on each axis."""
+    values = iter(place.values)
+    of_bound = quantities[place.quantity] if place.quantity else ""
+    return [of_bound if name == BOUND else next(values) for name in names]
 
 
 _COLUMNS = {name: column for column in SHOWN for name in (column, PRETTY.get(column, column))}
@@ -236,9 +242,3 @@ def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[Coordinates]:
     columns = [_column(name) for name in names]
     ordered = runs.sort_values("started", kind="stable")[columns].astype(str)
     return list(dict.fromkeys(map(tuple, ordered.to_numpy())))
-
-
-def in_words(quantity: Quantity) -> str:
-    """``ELBO (IWAE-5000)``."""
-    name, method = quantity
-    return f"{PRETTY.get(name, name)} ({method.label})"
