@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from experiments.runner import families, phases, plugins, provenance, weights
 from experiments.runner.adoption import Wanted, adopt_training
@@ -51,6 +50,7 @@ from experiments.runner.trainer import DivergedError
 from models.vae import VAE
 from utils.code import Code
 from utils.config.identity import identity, resolved
+from utils.config.sources import block
 from utils.console import Console
 from utils.data.base import Data
 from utils.results.folder import RunFolder, naming
@@ -311,8 +311,7 @@ def check_encoder_steps(config: RunConfig, data: Data, vae: VAE) -> None:
 def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
     """Leave the whole configuration as a file that ``-config`` takes."""
     with naming(folder.path / "config.yaml"):
-        text = yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True)
-        (folder.path / "config.yaml").write_text(text, encoding="utf-8")
+        (folder.path / "config.yaml").write_text(block(dict(plain)), encoding="utf-8")
 
 
 def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:
