@@ -64,6 +64,16 @@ def test_files_are_choices_by_name_or_pattern_relative_to_who_names_them(tmp_pat
     assert expand(sweep.stage)[0].words[1].text == str(tmp_path / "two.yaml")
 
 
+def test_a_path_may_hold_an_equals_sign(tmp_path):
+    text = (
+        "config: base.yaml\nadditional_configs: [one.yaml]\ngrid: {like: one*.yaml, lr: "
+        f"{{file: lr=1.yaml, set: 'training.epochs=3', long: labels.x={'x' * 300}}}}}"
+    )
+    more = {"one": "seed: 1", "lr=1": "training: {epochs: 4}"}
+    configs = [run.identified.config for run in plan_of(tmp_path / "a=b", text, **more).runs]
+    assert [(c.seed, c.training.epochs) for c in configs] == [(1, 4), (1, 3), (1, 2)]
+
+
 def test_values_of_all_kinds_mean_on_the_command_line_what_they_mean_in_the_file(tmp_path):
     text = "config: base.yaml\ngrid: {training.fixed: [null, [model]], experiment: [a, '1e3']}"
     plan = plan_of(tmp_path, text)
