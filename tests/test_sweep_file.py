@@ -64,6 +64,13 @@ def test_files_are_choices_by_name_or_pattern_relative_to_who_names_them(tmp_pat
     assert expand(sweep.stage)[0].words[1].text == str(tmp_path / "two.yaml")
 
 
+def test_points_beyond_all_measure_are_refused_at_once(tmp_path):
+    axes = ", ".join(f"{name}: {list(range(10))}" for name in "abcdefghi")
+    sweep = read_sweep(tmp_path, f"config: base.yaml\ngrid: {{{axes}}}")
+    with pytest.raises(ConfigError, match=r"more than 100,000 points \(10 x 10 x .*\); leave"):
+        expand(sweep.stage)
+
+
 def test_a_path_may_hold_an_equals_sign(tmp_path):
     long = f"training={{epochs: 2{' ' * 300}}}"  # longer than a file's name may be
     text = (
