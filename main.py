@@ -13,6 +13,7 @@ from utils import cli
 from utils.startup import importing, stop, until_ctrl_c
 
 DESCRIPTION = """\
+Does one run: trains a model with its posterior, measures bounds and gaps, stores all in results/.
 examples:
   python main.py -config configs/quickstart/base.yaml
   python main.py -config configs/mnist_ffg/base.yaml -set training.epochs=100 seed=3 --dry-run

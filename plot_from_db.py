@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.reporting import commands
 from experiments.reporting.commands import say
-from utils.cli import Parser, add_option, parse
+from utils.cli import Parser, add_option, called_as, parse
 from utils.results.folder import results_root
 from utils.startup import importing, until_ctrl_c
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
 
 EXAMPLES = """\
+Tables, curves, pictures and reports of finished runs.
 examples:
   python plot_from_db.py table -experiment quickstart --format markdown
   python plot_from_db.py curves -experiment quickstart --output curves.png
@@ -219,7 +220,7 @@ COMMANDS = (
 def build_parser() -> Parser:
     """The command line."""
     usage = "%(prog)s COMMAND [options]"
-    parser = Parser(prog="plot_from_db.py", usage=usage, description=EXAMPLES)
+    parser = Parser(prog=called_as("plot_from_db.py"), usage=usage, description=EXAMPLES)
     children = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, prog=parser.prog
     )

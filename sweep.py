@@ -12,6 +12,7 @@ from utils import cli
 from utils.startup import importing, stop, until_ctrl_c
 
 DESCRIPTION = """\
+Does many runs that one file describes, here or on a cluster, and tabulates them.
 examples:
   python sweep.py configs/quickstart/sweep.yaml --jobs 2
   python sweep.py configs/expA/sweep.yaml --vary data digits --seeds 0-2 --dry-run
@@ -27,7 +28,7 @@ checkpoints (run it again), 130 Ctrl-C (the second one does not wait for checkpo
 def parser() -> cli.Parser:
     """The command line, grouped by what the options are for."""
     examples, notes = DESCRIPTION.split("\n\n", 1)
-    main = cli.Parser(prog="python sweep.py", description=examples, epilog=notes)
+    main = cli.Parser(prog=cli.called_as("sweep.py"), description=examples, epilog=notes)
     main.add_argument("file", metavar="FILE", help="the sweep file (YAML)")
     _add_changes(main.add_argument_group("changes to the sweep"))
     _add_actions(main.add_argument_group("actions (instead of running it)"))

@@ -3,7 +3,7 @@
 python -m experiments.flows.picture [--output docs/figures/posteriors_2d.png]
 
 The picture goes to posteriors_2d.png in the results folder; ``--output`` as above makes that of
-the README.
+docs/results.md.
 
 Takes the finished run of configs/digits_2d/base.yaml and the test images that its factorised
 Gaussian fits worst, and fits each family to each of them alone with the decoder fixed.

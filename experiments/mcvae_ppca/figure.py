@@ -125,7 +125,8 @@ def _draw(results: Mapping[str, Errors]) -> Figure:
         names = [METHODS[method] for method in results]
         axis.boxplot([of.numpy() for of in values], tick_labels=names, showfliers=False)
         axis.axhline(0, color="0.7", linewidth=1, zorder=0)
-        axis.tick_params(axis="x", rotation=60)
+        for name in axis.get_xticklabels():  # each ends below its box
+            name.set(rotation=40, ha="right", rotation_mode="anchor")
         axis.set_title(title)
     return figure
 
