@@ -54,12 +54,18 @@ def test_latex_escapes() -> None:
         (-87.1534, None, 1, "-87.2"),
         (-0.004, 0.04, 2, "0.00 ± 0.04"),  # not -0.00
         (None, None, 1, "-"),
+        (-968230917.0, 71.2, 2, "-968230917 ± 71"),
+        (3.4104e14, 3.4099e14, 2, "3.4e14 ± 3.4e14"),
     ],
 )
 def test_numbers_have_the_digits_that_their_error_allows(
     mean: float | None, error: float | None, digits: int, text: str
 ) -> None:
     assert Number(mean, error, 3, digits).text() == text
+
+
+def test_powers_of_ten_are_set_as_a_formula() -> None:
+    assert Number(-2.5e8, 1e7, 1).latex() == r"$-2.5 \times 10^{8} \pm 1.0 \times 10^{7}$"
 
 
 def test_configurations_alike_in_their_group_are_told_apart_by_what_differs() -> None:

@@ -103,9 +103,9 @@ class Number(Cell):
         r"""``$-87.15 \pm 0.07$``; a dash for no number."""
         if self.mean is None:
             return "--"
-        mean = self.rounded().replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
+        mean = _in_formula(self.rounded())
         mean = rf"\mathbf{{{mean}}}" if self.best else mean
-        error = self._rounded_error()
+        error = _in_formula(self._rounded_error())
         spread = rf" \pm {error}" if error else ""
         return f"${mean}{spread}${escape_latex(self.note)}"
 
@@ -126,14 +126,32 @@ class Number(Cell):
 
     def rounded(self, decimals: int | None = None) -> str:
         """The mean as it is shown, or with so many decimals; never as -0."""
-        return f"{self.mean:z.{self.decimals if decimals is None else decimals}f}"
+        assert self.mean is not None
+        return self._format(self.mean, self.decimals if decimals is None else decimals)
 
     def _rounded_error(self) -> str:
         """The error as it is shown; one that is not zero is never shown as zero."""
         if self.standard_error is None:
             return ""
         least = 10.0**-self.decimals if self.standard_error > 0 else 0.0
-        return f"{max(self.standard_error, least):.{self.decimals}f}"
+        return self._format(max(self.standard_error, least), self.decimals)
+
+    def _format(self, value: float, decimals: int) -> str:
+        if not (self.standard_error and LARGE <= self.standard_error < math.inf):
+            return f"{value:z.{decimals}f}"
+        mantissa, exponent = f"{value:z.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+
+
+LARGE = 1e6
+"""With an error from here on numbers are shown by powers of ten."""
+
+
+def _in_formula(number: str) -> str:
+    mantissa, _, exponent = number.partition("e")
+    if exponent:
+        return rf"{mantissa} \times 10^{{{exponent}}}"
+    return number.replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
 
 
 NUMBER_FIELDS = ("", " s.e.", " lower", " upper", " runs", " note")
