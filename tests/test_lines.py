@@ -26,7 +26,7 @@ def placed(numbers: dict[tuple[str, str], float]) -> Placed:
     cells = {
         ((row,), (column,), QUANTITY): Number(v, 0.5, 1) for (row, column), v in numbers.items()
     }
-    return Placed(cells, rows, columns, {QUANTITY: "ELBO (IWAE-10)"}, ())
+    return Placed(cells, rows, columns, {QUANTITY: "ELBO (IWAE-10)"}, (), ())
 
 
 def test_lines_stand_at_their_numbers_and_a_single_point_is_level():
@@ -67,6 +67,6 @@ def test_a_sweep_is_drawn_from_the_database(tmp_path: Path, capsys):
     assert plot_from_db.main([*options, "steps"]) == 0
     assert matplotlib.image.imread(output).ndim == 3
     said = capsys.readouterr().err
-    assert "Mean ± standard error" in said and f"wrote {output}" in said
+    assert "Data points: mnist test" in said and f"wrote {output}" in said
     assert plot_from_db.main([*options, "posterior"]) == 2
     assert "add what they differ in to --lines or --across" in capsys.readouterr().err

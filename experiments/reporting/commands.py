@@ -113,7 +113,7 @@ def draw_lines(arguments: argparse.Namespace) -> None:
     labels = queries.load_labels(database, runs)
     placed = pivot.place(estimates, runs, labels, names, axes, units=arguments.units)
     curves.save_figure(lines.line_figure(placed, axes, arguments.scale), arguments.output)
-    say("\n".join((*placed.caption, f"wrote {arguments.output}")))
+    say("\n".join((*placed.notes, f"wrote {arguments.output}")))
 
 
 def _estimates(

@@ -51,7 +51,7 @@ class Placed(NamedTuple):
     """Means over data and seeds, by where they stand: values in the rows, values across, quantity.
 
     ``rows`` and ``columns`` are in the order in which runs are first met, ``quantities`` with
-    what they are called.
+    what they are called. ``caption`` says what numbers are, ``notes`` what these are of.
     """
 
     numbers: Mapping[tuple[Coordinates, Coordinates, Quantity], Number]
@@ -59,6 +59,7 @@ class Placed(NamedTuple):
     columns: Sequence[Coordinates]
     quantities: Mapping[Quantity, str]
     caption: Sequence[str]
+    notes: Sequence[str]
 
 
 def place(
@@ -109,7 +110,8 @@ def place(
         _in_order(runs, down),
         _in_order(runs, across),
         dict(zip(found.quantities, in_words(found.quantities, units), strict=True)),
-        (ERRORS, CAPTIONS[units], *notes),
+        (ERRORS, CAPTIONS[units]),
+        notes,
     )
 
 
@@ -146,7 +148,7 @@ def pivot_table(placed: Placed, axes: Axes) -> Table:
         for column in across
     ]
     what = [f"{placed.quantities[only]} by {', '.join(axes.columns)}."] if only else []
-    return Table(headings, rows, (*what, *placed.caption))
+    return Table(headings, rows, (*what, *placed.caption, *placed.notes))
 
 
 class _Place(NamedTuple):
