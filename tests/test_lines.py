@@ -38,6 +38,7 @@ def test_lines_stand_at_their_numbers_and_a_single_point_is_level():
     assert list(level.get_ydata()) == [-4, -4]
     assert [label.get_text() for label in panel.get_xticklabels()] == ["2", "10"]
     assert panel.get_xlabel() == "steps" and panel.get_title() == "ELBO (IWAE-10)"
+    assert panel.get_ylabel() == "nats"
 
 
 @pytest.mark.parametrize(

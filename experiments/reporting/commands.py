@@ -112,7 +112,8 @@ def draw_lines(arguments: argparse.Namespace) -> None:
     axes = pivot.Axes(arguments.lines or ["posterior"], [arguments.across], "--lines or --across")
     labels = queries.load_labels(database, runs)
     placed = pivot.place(estimates, runs, labels, names, axes, units=arguments.units)
-    curves.save_figure(lines.line_figure(placed, axes, arguments.scale), arguments.output)
+    figure = lines.line_figure(placed, axes, arguments.scale, arguments.units)
+    curves.save_figure(figure, arguments.output)
     say("\n".join((*placed.notes, f"wrote {arguments.output}")))
 
 

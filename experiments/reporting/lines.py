@@ -13,12 +13,15 @@ from matplotlib.figure import Figure
 from experiments.reporting import ReportError
 from experiments.reporting.curves import PANEL_HEIGHT, PANEL_WIDTH, plain, put_legend, styles_of
 from experiments.reporting.pivot import Axes, Placed
+from experiments.reporting.summary import BOUNDS, Units
 from experiments.reporting.tables import Number
 
 Scale = Literal["linear", "log"]
 
 
-def line_figure(placed: Placed, axes: Axes, scale: Scale = "linear") -> Figure:
+def line_figure(
+    placed: Placed, axes: Axes, scale: Scale = "linear", units: Units = "nats"
+) -> Figure:
     """A panel for each quantity; in it means against the column, a line for each row.
 
     A line of one point is drawn level across its panel: a baseline.
@@ -27,6 +30,7 @@ def line_figure(placed: Placed, axes: Axes, scale: Scale = "linear") -> Figure:
         placed: out of ``pivot.place`` with ``axes``.
         axes: one column, whose values are numbers.
         scale: of that column.
+        units: of bounds.
 
     Raises ReportError for values that are not numbers, or cannot be on the scale.
     """
@@ -38,6 +42,8 @@ def line_figure(placed: Placed, axes: Axes, scale: Scale = "linear") -> Figure:
     panels = figure.subplots(1, len(placed.quantities), squeeze=False)[0]
     for panel, (quantity, title) in zip(panels, placed.quantities.items(), strict=True):
         panel.set(xlabel=plain(across), title=plain(title))
+        if quantity[0] in BOUNDS:
+            panel.set_ylabel("nats" if units == "nats" else "bits per dimension")
         lines = {
             row: {
                 at[column]: number
