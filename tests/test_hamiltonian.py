@@ -25,7 +25,7 @@ from models.posteriors.hamiltonian import (
 from models.posteriors.kernels import hvi
 from models.posteriors.paths import Remembered, Target
 from models.posteriors.protocol import State
-from models.posteriors.step_sizes import Fixed, LearnedSize
+from models.posteriors.step_sizes import ByAcceptance, BySpread, Fixed, LearnedSize
 from tests.components import CONTEXT, X, normal, perturbed, reseed
 
 TEMPERINGS: dict[str, dict[str, Any]] = {
@@ -269,6 +269,8 @@ def test_it_takes_every_loss(linear_gaussian: LinearGaussian):
             "`first` must be between 1e-06 and `largest`, 0.5; got 0.5",
         ),
         ({"tempering": "fixed_scale", "first_temperature": 1.0}, "must be above 1; got 1"),
+        ({"step_size": ByAcceptance}, "leapfrog steps are neither accepted nor refused"),
+        ({"step_size": BySpread}, "leapfrog steps are neither accepted nor refused"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

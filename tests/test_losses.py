@@ -105,6 +105,21 @@ def test_iwae_gradients_agree_with_finite_differences(linear_gaussian, gradient)
         assert (draws[:, index].mean() - difference).abs() < 4.5 * error
 
 
+@pytest.mark.parametrize("anneals", ["kl", "entropy", "alpha"])
+def test_dreg_is_unbiased_in_a_warmup(linear_gaussian: LinearGaussian, anneals):
+    """Less the plain gradient, which backpropagation gives, of the same draws."""
+    repeats, warmup = 4000, linear_warmup(anneals=anneals, epochs=10)
+    x, context = X[:1].expand(repeats, 1, 1, 3), CONTEXT[:1].repeat(repeats, 1).requires_grad_()
+    draws = []
+    for gradient in ("plain", "dreg"):
+        reseed(4)
+        loss = IWAE(num_samples=3, gradient=gradient, warmup=warmup)
+        bound = loss(linear_gaussian, gaussian(2), x, context, 0.1)
+        draws.append(torch.autograd.grad(bound.loss.sum(), context)[0])
+    off = draws[0] - draws[1]
+    assert (off.mean(0).abs() < 4.5 * off.std(0) / math.sqrt(repeats)).all()
+
+
 def test_dreg_leaves_the_model_gradient_alone(linear_gaussian: LinearGaussian):
     results = []
     for gradient in ("plain", "dreg"):

@@ -102,6 +102,16 @@ def test_heirs_are_in_proportion_to_weights():
     assert (off.mean(1).abs() < 4.5 * error).all()
 
 
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_one_of_weight_0_has_no_heirs_whatever_is_drawn(number, monkeypatch):
+    """Neither at the beginning nor at the end, where sums in float32 may be a little below 1."""
+    monkeypatch.setattr(torch, "rand_like", lambda values: torch.full_like(values, number))
+    weights = torch.randn(1000, 200).masked_fill(torch.arange(1000)[:, None] % 990 < 10, -math.inf)
+    weights = weights.softmax(0)
+    assert (weights[[0, -1]] == 0).all()
+    assert (weights.gather(0, systematic(weights)) > 0).all()
+
+
 def test_what_needs_independent_draws_refuses_them(linear_gaussian: LinearGaussian):
     posterior = particles(MOVES["langevin"], 0.5)
     for loss in (ELBO(), IWAE(), AVO(), LogVariance()):

@@ -48,6 +48,15 @@ def is_finite(values: Tensor, *leaves: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sylvester_flow_is_finite_where_its_diagonals_are_rounded_to_1(dtype):
+    """In the middle of a unit, where it would contract the most."""
+    flow = orthogonal_layers(1)
+    numbers = torch.tensor([[1.0, -30.0, 30.0, 0.0]], dtype=dtype).requires_grad_()
+    z = torch.zeros(1, 1, 1, dtype=dtype)
+    assert is_finite(flow(State(z), numbers, NO_TARGET).log_ratio, numbers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize(("registry", "name"), list(complete(transitions)))
 def test_every_transition_is_finite(registry, name, context, dtype):

@@ -224,8 +224,8 @@ class IWAE(Sampled):
         num_samples: S.
         gradient: ``plain`` backpropagation; ``stl`` drops the base's score (biased for S > 1);
             ``dreg`` (doubly reparameterised, Tucker et al. 2018, arXiv 1810.04152, eq. 8) is
-            unbiased and its signal-to-noise ratio grows with S. Both concern the base's context;
-            decoder and transitions keep the ordinary gradient.
+            unbiased, in a warm-up, too, and without one its signal-to-noise ratio grows with S.
+            Both concern the base's context; decoder and transitions keep the ordinary gradient.
         warmup: what to anneal, and how.
         constant_forces: as of ``elbo``.
         score_matching: as of ``elbo``.
@@ -268,7 +268,11 @@ class IWAE(Sampled):
         # d/dφ log Σ w = Σ w̃ dlog w/dφ, so this loss has IWAE's gradient; `value` has its value.
         normalised = log_w.detach().softmax(0)
         if self.square_weights and z0.requires_grad:
-            z0.register_hook(lambda gradient: gradient * normalised[..., None])
+            # Of log w the base's score is dropped as often as log q is in it: a warm-up's share.
+            ones = torch.ones_like(normalised)
+            share = self.annealed(LogTerms(0 * ones, 0 * ones, ones), weight).log_q
+            factor = (1 - share) + share * normalised
+            z0.register_hook(lambda gradient: gradient * factor[..., None])
         # A draw of weight 0 among others adds nothing, where 0 times -inf would be NaN.
         loss = -(normalised * log_w).masked_fill(normalised == 0, 0.0).sum(0)
         if log_choice is not None:

@@ -38,7 +38,9 @@ class Transport(Loss):
     al. 2021, arXiv 2102.07501), is not built.
 
     It trains flows alone: base, schedule and model stay as they are, or are learned by another
-    run (`initialise`). ``value`` is the log of the mean weight, a lower bound on log p(x).
+    run (`initialise`). Where flows take h or numbers of the datum, the encoder learns through
+    them, and with its features the base moves, unless it is among ``training.fixed``. ``value``
+    is the log of the mean weight, a lower bound on log p(x).
 
     Args:
         num_samples: S, at least 2.

@@ -93,6 +93,8 @@ class Dynamics(Composite, Transition, ABC):
         step_size_per: one vector of D sizes for the whole ``chain`` of steps, or one a ``step``.
         tempering: ``none``, ``fixed_scale``, ``fixed_temperature`` or ``free``; see ``Tempering``.
         first_temperature: 1/b_0 to begin with, where tempering is fixed.
+
+    Raises ValueError for step sizes that adapt to acceptances: there are none.
     """
 
     uses_target = True
@@ -113,6 +115,11 @@ class Dynamics(Composite, Transition, ABC):
         self.latent_dim, self.num_steps = latent_dim, num_steps
         num_sizes = num_steps if step_size_per == "step" else min(num_steps, 1)
         self.step_sizes = nn.ModuleList(make(latent_dim=latent_dim) for _ in range(num_sizes))
+        if any(size.adapts for size in self.step_sizes):
+            raise ValueError(
+                "`step_size` would adapt to acceptances, and these leapfrog steps are neither "
+                "accepted nor refused; take `learned` or `fixed`"
+            )
         self.tempering = Tempering(tempering, num_steps, first_temperature)
         self.join()
 

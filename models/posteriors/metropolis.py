@@ -95,6 +95,9 @@ class MetropolisLangevin(LangevinStep):
 class MetropolisHamiltonian(Sized):
     """Hamiltonian Monte Carlo: a fresh momentum, leapfrog steps, Metropolis's rule.
 
+    A trajectory that leaves the range of numbers is refused. In training its gradient is NaN all
+    the same, which ends the run: steps must be short enough for that never to happen.
+
     Args:
         latent_dim: D.
         num_leapfrog: steps, one gradient each.

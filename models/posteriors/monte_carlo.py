@@ -116,7 +116,7 @@ def annealed_mala(
 
     arXiv 2106.15921: the k-th of K moves leaves q0^(1 - b_k) p(x, z)^b_k invariant. Its choices
     are not reparameterised: the losses add a score term, whose baseline wants two samples or
-    more. Costs K + 1 gradients of the decoder a draw.
+    more. Costs K + 1 gradients of the decoder a draw, K L + 1 with L leapfrog steps.
 
     Args:
         base: of z_0; null: a diagonal Gaussian.
@@ -158,7 +158,8 @@ def stochastic_flow(
     arXiv 2002.06707: couplings take q0 to the first of K annealed targets, a move leaves that
     invariant, further couplings take it to the next, and the last ones to p(x, z). Costs 2 K
     gradients of the decoder a draw, for a move begins where couplings lead and not where the last
-    one ended, and a value; a step of the loss ``transport`` K + 1 further gradients.
+    one ended, and a value; a step of the loss ``transport`` K + 1 further gradients. With L
+    leapfrog steps a move costs L + 1 gradients and not two.
 
     Args:
         base: of z_0; null: a diagonal Gaussian.

@@ -221,7 +221,8 @@ def dds(
     """Denoising diffusion sampler from N(0, scale² I) (Vargas et al. 2023, arXiv 2302.13834).
 
     F = N(a z + b² scale² u, b² scale²), a² + b² = 1; its reverse, N(a z', b² scale²), leaves
-    N(0, scale² I) as it is. Costs K + 1 gradients of the decoder a draw where these are seen.
+    N(0, scale² I) as it is. Costs a value of the decoder a draw, and K gradients where these are
+    seen.
 
     Args:
         num_steps: K.

@@ -20,6 +20,8 @@ class StepSize(Part, ABC):
     """Step sizes of a move, one for each latent. Factories take the size ``latent_dim``."""
 
     amortised = False
+    adapts: bool = False
+    """Whether they follow what the move tells of acceptances."""
 
     @abstractmethod
     def forward(self, context: Tensor) -> Tensor:
@@ -90,6 +92,8 @@ class ByAcceptance(Kept):
     The plain rule of Thin et al. 2021 (arXiv 2106.15921).
     """
 
+    adapts = True
+
     def __init__(
         self, latent_dim: int, *, first: PositiveFloat = 0.01, acceptance: Fraction = 0.8
     ) -> None:
@@ -111,6 +115,7 @@ class BySpread(Kept):
     et al. 2021 (arXiv 2106.15921).
     """
 
+    adapts = True
     gain: Tensor
 
     def __init__(

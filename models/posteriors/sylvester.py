@@ -172,7 +172,9 @@ class Sylvester(Transition):
             bend = torch.baddbmm(b_k.unsqueeze(1), rows @ q_k, r2_k.mT).tanh()  # (B, S, M)
             rows = torch.baddbmm(rows, bend @ r1_k.mT, q_k.mT)
             bends.append(bend)
-        slope = (diagonal1 * diagonal2).unsqueeze(1)  # (B, 1, K, M)
+        # Above -1 where both tanh are rounded to ±1, too.
+        least = torch.finfo(q.dtype).eps - 1
+        slope = (diagonal1 * diagonal2).clamp_min(least).unsqueeze(1)  # (B, 1, K, M)
         log_det = torch.log1p((1 - torch.stack(bends, dim=2).square()) * slope).sum((-2, -1))
         return Move(state._replace(z=rows.movedim(1, 0)), -log_det.movedim(1, 0))
 

@@ -26,7 +26,10 @@ class Refinement(nn.Module, ABC):
 def elbo_gradient(
     context: Tensor, posterior: Chain, log_joint: LogDensity, num_samples: int
 ) -> Tensor:
-    """The gradient (B, P) of each datum's ELBO, of S draws, by its own context."""
+    """The gradient (B, P) of each datum's ELBO, of S draws, by its own context.
+
+    Choices (Metropolis) are constants in it: their score, which the losses add, is left out.
+    """
 
     def elbo(numbers: Tensor) -> Tensor:
         return posterior(numbers, log_joint, num_samples).log_w.mean(0)
