@@ -21,8 +21,9 @@ FEWEST_CHAINS, SMALLEST_SHARE = 3.0, 0.05  # effective ones
 NOTE = (
     f"{MARK}: the share of the data whose estimate cannot be believed; it may be too low by many "
     f"times its error. k-hat of importance weights is above {LARGEST_K_HAT} (or above "
-    f"1 - 1/log10 K for few draws), or the effective number of annealed chains is below "
-    f"{FEWEST_CHAINS:g} or {SMALLEST_SHARE:.0%} of all, or the error is not known."
+    f"1 - 1/log10 K for few draws), or the effective number of annealed chains, or of sets of "
+    f"particles, is below {FEWEST_CHAINS:g} or {SMALLEST_SHARE:.0%} of all, or the error is not "
+    "known."
 )
 
 
