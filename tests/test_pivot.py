@@ -95,3 +95,20 @@ def test_what_cannot_stand_in_one_place_is_told(root, capsys):
     assert "2 configurations stand in one place" in said and "posterior=" in said
     said = refusal(root, capsys, "--rows", "modle", *LOG_PX)
     assert "no run has a label 'modle'" in said and "Did you mean 'model'?" in said
+
+
+def test_runs_without_a_place_are_counted(root, capsys):
+    axes = ("--rows", "model", "--columns", "data set", *LOG_PX)
+    assert "no label for an axis" not in table(root, capsys, *axes)
+    add_run(root, "plain", 0, {"log_px IWAE-5000": -80.0}, dataset="mnist")  # of no sweep
+    database = ResultsDatabase(database_url(root))
+    database.rebuild(root)
+    database.close()
+    printed = table(root, capsys, *axes)
+    assert "1 run(s) have no label for an axis." in printed
+    assert len(rows_of(printed)) == 2
+
+
+def test_a_place_with_numbers_of_several_data_sets_says_so(root, capsys):
+    said = refusal(root, capsys, "--rows", "model", "--columns", "loss", *LOG_PX)
+    assert "differ in data set:" in said and "splits" not in said

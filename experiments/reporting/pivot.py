@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ def pivot_table(
     Raises ReportError for an axis that is not there, and where runs that stand in one place
     differ in more than their seed.
     """
-    runs = _with_axes(runs, labels, (*axes.rows, *axes.columns))
+    every, runs = runs, _with_axes(runs, labels, (*axes.rows, *axes.columns))
     places = [_column(name) for name in (*axes.rows, *axes.columns)]
     found = measured(
         estimates,
@@ -71,7 +72,11 @@ def pivot_table(
         units=units,
     )
     _check_unique(found, runs, places)
-    return _arranged(found, runs, axes, units)
+    table = _arranged(found, runs, axes, units)
+    measured_runs = set(estimates.loc[estimates["name"].isin(names), "run"])
+    left_out = measured_runs & set(every["id"]) - set(runs["id"])
+    notes = [f"{len(left_out)} run(s) have no label for an axis."] if left_out else []
+    return replace(table, caption=(*table.caption, *notes))
 
 
 _COLUMNS = {name: column for column in SHOWN for name in (column, PRETTY.get(column, column))}
@@ -83,7 +88,7 @@ def _column(name: str) -> str:
 
 
 def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The runs with a column for each axis; those without a value are left out."""
+    """The runs with a column for each axis; those without a value are left out, and counted."""
     present = sorted(set(labels["name"]))
     for name in dict.fromkeys(names):
         label = next((of for of in (name, name.replace(".", " ")) if of in present), None)
@@ -127,6 +132,7 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
     across = _in_order(runs, axes.columns)
     down = _in_order(runs, axes.rows)
     numbers: dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Number] = {}
+    owners: dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Mapping[str, str]] = {}
     for key, line in zip(found.keys, found.numbers, strict=True):
         row, column = (
             tuple(key[_column(name)] for name in of) for of in (axes.rows, axes.columns)
@@ -134,11 +140,15 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
         for quantity, number in zip(found.quantities, line, strict=True):
             if number.mean is None:
                 continue
-            if (row, column, quantity) in numbers:
+            place = row, column, quantity
+            other = owners.setdefault(place, key)
+            if place in numbers:
+                differing = [PRETTY.get(of, of) for of in COMPARABLE if key[of] != other[of]]
                 raise ReportError(
-                    "a place holds numbers of several splits or phases: choose one by -split"
+                    f"a place holds numbers that differ in {', '.join(differing)}: choose a split "
+                    "by -split, add the others to --rows or --columns"
                 )
-            numbers[row, column, quantity] = number
+            numbers[place] = number
     rows: list[list[Cell]] = [
         [
             *map(Text, row),
