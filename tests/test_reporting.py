@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,9 @@ def test_latex_escapes() -> None:
         (-87.1534, 7.12, 2, "-87.2 ± 7.1"),
         (-87.1534, 71.2, 2, "-87 ± 71"),
         (-87.1534, 0.0712, 5, "-87.153 ± 0.071"),
+        (-87.1534, 0.0996, 5, "-87.15 ± 0.10"),  # two digits, not three
+        (-87.1534, 9.96, 2, "-87 ± 10"),
+        (-87.1534, math.inf, 2, "-87.15 ± inf"),
         (-87.1534, 0.0001, 2, "-87.15 ± 0.01"),  # never shown as zero
         (-87.1534, 0.0, 2, "-87.15 ± 0.00"),  # unless it is
         (-87.1534, None, 1, "-87.2"),

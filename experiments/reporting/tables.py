@@ -86,10 +86,11 @@ class Number(Cell):
 
     @property
     def decimals(self) -> int:
-        """How many the error allows."""
-        if not self.standard_error:
+        """How many the error allows, itself rounded to two digits: 9.96 is 10."""
+        if not self.standard_error or not math.isfinite(self.standard_error):
             return self.digits
-        return min(self.digits, max(0, 1 - math.floor(math.log10(self.standard_error))))
+        exponent = int(f"{self.standard_error:.1e}".partition("e")[2])
+        return min(self.digits, max(0, 1 - exponent))
 
     def text(self) -> str:
         """``-87.15 ± 0.07``; a dash for no number."""
