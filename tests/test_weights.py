@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -60,6 +61,12 @@ def test_the_best_run_has_the_highest_mean_on_held_out_data(tmp_path):
         for split, values in splits.items():
             add_log_px(folder, split, *values)
             add_log_px(folder, split, 0.0, phase="local_optimisation")
+    assert find_run(Initialise("best", "mine"), tmp_path) == "b-s0"
+
+
+def test_a_run_whose_log_px_is_nan_is_not_the_best(tmp_path):
+    for name, value in (("a", math.nan), ("b", -9.0), ("c", math.nan)):
+        add_log_px(make_run(tmp_path, name), "test", value)
     assert find_run(Initialise("best", "mine"), tmp_path) == "b-s0"
 
 

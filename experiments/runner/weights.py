@@ -123,7 +123,7 @@ def _ended(folder: RunFolder, record: RunRecord) -> tuple[str, int]:
 
 
 def _mean_log_px(folder: RunFolder) -> float:
-    """The highest mean estimate of log p(x), on held-out data where there is any."""
+    """The highest mean estimate of log p(x), on held-out data where there is any; NaN is none."""
     values = defaultdict(list)
     for row in folder.estimates.read():
         if row.name == "log_px" and row.phase == "estimate":
@@ -131,7 +131,7 @@ def _mean_log_px(folder: RunFolder) -> float:
     means = {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
     for split in ("validation", "test", "train"):
         if best := [mean for (of, _), mean in means.items() if of == split]:
-            return max(best)
+            return max((mean for mean in best if not math.isnan(mean)), default=-math.inf)
     return -math.inf
 
 
