@@ -13,11 +13,10 @@ from estimators.combination import combine
 from experiments.reporting.queries import by_method
 from experiments.reporting.reliability import HALVES, RELIABLE_HALVES, is_reliable
 from experiments.reporting.statistics import Values
-from utils.results.methods import Method
+from utils.results.methods import FROM_ABOVE, Method
 
 Convention = Literal["combined", "max"]
 EXACT = "exact"  # the estimator that makes no error
-FROM_ABOVE = "exact_draws"  # the one whose noise leans upwards, so that it would be the largest
 NAMES = ("log_px", *HALVES, *RELIABLE_HALVES)
 
 CAPTIONS = {

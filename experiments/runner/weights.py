@@ -21,6 +21,7 @@ from models.vae import VAE
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
 from utils.results.folder import DamagedError, RunFolder, run_folders
+from utils.results.methods import FROM_ABOVE
 from utils.results.records import MEMBERSHIP, Link, RunRecord
 
 MODULES: Mapping[Part, Sequence[str]] = {
@@ -123,10 +124,13 @@ def _ended(folder: RunFolder, record: RunRecord) -> tuple[str, int]:
 
 
 def _mean_log_px(folder: RunFolder) -> float:
-    """The highest mean estimate of log p(x), on held-out data where there is any; NaN is none."""
+    """The highest mean estimate of log p(x), on held-out data where there is any.
+
+    NaN is none, nor is an estimate that leans upwards the more a posterior misses.
+    """
     values = defaultdict(list)
     for row in folder.estimates.read():
-        if row.name == "log_px" and row.phase == "estimate":
+        if (row.name, row.phase) == ("log_px", "estimate") and row.estimator != FROM_ABOVE:
             values[row.split, row.method].append(row.value)
     means = {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
     for split in ("validation", "test", "train"):
