@@ -295,7 +295,7 @@ def test_different_numbers_of_data_are_told(
     folder.estimates.append([Estimate("estimation", *method, "test", "elbo", 99, -80.0)])
     rebuild(root)
     assert plot(root, "table") == 0
-    assert "digits test 4 to 5, NOT the same in all runs" in capsys.readouterr().out
+    assert "digits test 4 to 5, NOT the same for all numbers" in capsys.readouterr().out
 
 
 def test_table_goes_to_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,12 +229,12 @@ def _described(
 
 
 def data_note(estimates: pd.DataFrame) -> list[str]:
-    """How many data points the means are over, and a warning where rows differ in that."""
+    """How many data points the means are over, and a warning where numbers differ in that."""
     parts = []
     of_data = estimates[estimates["estimator"] != UNITS]
     for (dataset, split), group in of_data.groupby(["dataset", "split"]):
         sizes = group.groupby(["run", "phase", *Method._fields, "name"]).size()
         low, high = sizes.min(), sizes.max()
-        size = str(low) if low == high else f"{low} to {high}, NOT the same in all runs"
+        size = str(low) if low == high else f"{low} to {high}, NOT the same for all numbers"
         parts.append(f"{dataset} {split} {size}")
     return [f"Data points: {'; '.join(parts)}."] if parts else []
