@@ -17,6 +17,7 @@ from experiments.runner.build import BuildError
 from experiments.runner.earlier import CHECKPOINT, epoch_path
 from experiments.runner.resuming import Training
 from experiments.runner.schema import Initialise, Part, RunConfig
+from experiments.runner.summary import mean
 from models.vae import VAE
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
@@ -132,10 +133,10 @@ def _mean_log_px(folder: RunFolder) -> float:
     for row in folder.estimates.read():
         if (row.name, row.phase) == ("log_px", "estimate") and row.estimator != FROM_ABOVE:
             values[row.split, row.method].append(row.value)
-    means = {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
+    means = {key: mean(numbers) for key, numbers in values.items()}
     for split in ("validation", "test", "train"):
-        if best := [mean for (of, _), mean in means.items() if of == split]:
-            return max((mean for mean in best if not math.isnan(mean)), default=-math.inf)
+        if best := [value for (of, _), value in means.items() if of == split]:
+            return max((value for value in best if not math.isnan(value)), default=-math.inf)
     return -math.inf
 
 
