@@ -7,10 +7,13 @@ import sys
 import matplotlib.image
 import pytest
 
-from experiments.drawing import save
+from experiments.drawing import held_out, save
+from experiments.runner.rows import means
 from experiments.samplers_vae import figure
 from experiments.samplers_vae.figure import Key
 from utils.console import Console
+from utils.results.methods import Method
+from utils.results.records import Estimate
 
 NUMBERS = {
     Key("langevin", 0, 0): -30.0,
@@ -42,3 +45,14 @@ def test_of_missing_runs_the_command_is_told(monkeypatch, capsys):
         figure.main()
     assert ended.value.code == 2
     assert "python main.py -config configs/samplers_vae/base.yaml" in capsys.readouterr().err
+
+
+def test_figures_are_of_held_out_data_where_several_splits_were_measured() -> None:
+    rows = [
+        Estimate("estimate", *Method("importance"), split, "elbo", datum, value)
+        for split, value in (("train", -1.0), ("test", -3.0), ("simulated", -9.0))
+        for datum in range(2)
+    ]
+    assert means(held_out(rows)) == {(Method("importance"), "elbo"): -3.0}
+    assert [row.split for row in held_out(rows[:2])] == ["train", "train"]
+    assert held_out([]) == []
