@@ -287,6 +287,24 @@ def test_rows_of_a_configuration_that_two_experiments_share_are_told_apart(
     ]
 
 
+def test_optima_that_were_measured_in_two_ways_have_a_heading_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, by in enumerate(("IWAE-100", "IWAE-5000")):
+        folder = add_run(tmp_path, f"hash{number}", 0, {}, num_layers=number)
+        method = METHODS[by]._replace(family="FFG", search="fast")
+        folder.estimates.append(
+            [Estimate("local_optimisation", *method, "test", "elbo", 0, -80.0 - number)]
+        )
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "-split", "test", "--format", "csv") == 0
+    first, second = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (first["ELBO (FFG (fast) by IWAE-100)"], second["ELBO (FFG (fast) by IWAE-5000)"]) == (
+        "-80.0",
+        "-81.0",
+    )
+
+
 def test_different_numbers_of_data_are_told(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

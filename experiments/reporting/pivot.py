@@ -23,6 +23,7 @@ from experiments.reporting.summary import (
     Quantity,
     Units,
     data_note,
+    in_words,
     measured,
 )
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
@@ -149,10 +150,11 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
                     "by -split, add the others to --rows or --columns"
                 )
             numbers[place] = number
+    words = dict(zip(found.quantities, in_words(found.quantities), strict=True))
     rows: list[list[Cell]] = [
         [
             *map(Text, row),
-            *([Text(_shown(quantity))] if several else []),
+            *([Text(words[quantity])] if several else []),
             *(numbers.get((row, column, quantity), Number(None, None, 0)) for column in across),
         ]
         for quantity in found.quantities
@@ -163,7 +165,7 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
     headings += [Heading("bound")] if several else []
     headings += [Heading(", ".join(column), True) for column in across]
     doubtful = any(MARK in number.note for number in numbers.values())
-    what = [] if several else [f"{_shown(found.quantities[0])} by {', '.join(axes.columns)}."]
+    what = [] if several else [f"{words[found.quantities[0]]} by {', '.join(axes.columns)}."]
     caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
     return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
 
@@ -172,8 +174,3 @@ def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]
     columns = [_column(name) for name in names]
     ordered = runs.sort_values("started", kind="stable")
     return list(dict.fromkeys(ordered[columns].astype(str).itertuples(index=False, name=None)))
-
-
-def _shown(quantity: Quantity) -> str:
-    name, method = quantity
-    return f"{PRETTY.get(name, name)} ({method.label})"

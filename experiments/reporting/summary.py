@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -88,9 +88,7 @@ def estimate_table(
         for key, cells in zip(keys, numbers, strict=True)
     ]
     headings = [Heading(PRETTY.get(column, column)) for column in described]
-    headings += [
-        Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
-    ]
+    headings += [Heading(label, True) for label in in_words(quantities)]
     doubtful = any(MARK in number.note for line in numbers for number in line)
     notes = [*data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
     return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
@@ -154,6 +152,17 @@ def _in_bits(estimates: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         value=estimates["value"] * factor.where(~is_bound, -factor),
         standard_error=estimates["standard_error"] * factor,
     )
+
+
+def in_words(quantities: Sequence[Quantity]) -> list[str]:
+    """``ELBO (IWAE-5000)``; where two optima are called the same, by what each was measured."""
+    labels = [f"{PRETTY.get(name, name)} ({method.label})" for name, method in quantities]
+    counts = Counter(labels)
+    measured_by = [method._replace(family="", search="").label for _, method in quantities]
+    return [
+        label if counts[label] == 1 else f"{label[:-1]} by {by})"
+        for label, by in zip(labels, measured_by, strict=True)
+    ]
 
 
 def default_names(present: Sequence[str]) -> list[str]:
