@@ -415,7 +415,8 @@ def test_estimates_with_halves_are_combined(tmp_path: Path, capsys: Read) -> Non
     assert plot(tmp_path, log_px="combined") == 0
     said = capsys.readouterr().out
     (row,) = rows_of(said)
-    assert row["log p(x) by"] == "combined: AIS-100x500 50 %, IWAE-5000 50 %"  # equal errors
+    said_by = "combined: AIS-100x500 50 %, IWAE-5000 50 %"  # equal errors
+    assert row["log p(x) by"] == f"{said_by}; left out: gaussian (fast)"
     pairs = zip(*two.values(), strict=True)
     log_px = [math.log(statistics.fmean(map(math.exp, pair))) for pair in pairs]
     optimum = OPTIMISED["local_optimisation/gaussian (fast)/test/elbo"]
@@ -438,7 +439,7 @@ def test_the_largest_is_of_estimates_from_below(tmp_path: Path, capsys: Read) ->
     above = {"estimate/draws-2000/test/log_px": (-80.0, -70.0, -75.0, -86.0)}
     add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **above})
     (row,) = shown(tmp_path, capsys)
-    assert row["log p(x) by"] == "max: AIS-100x500 50 %, IWAE-5000 50 %"
+    assert row["log p(x) by"] == "max: AIS-100x500 50 %, IWAE-5000 50 %; left out: draws-2000"
 
 
 def test_without_halves_the_estimate_of_the_least_error_that_can_be_believed_is_taken(

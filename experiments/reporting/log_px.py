@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -44,19 +44,22 @@ class LogPx(NamedTuple):
     """log p(x) datum by datum.
 
     ``shares`` (N,) by method sum to 1; ``reliable`` (N,) says whether the number can be believed;
-    ``way`` is a key of ``CAPTIONS``.
+    ``way`` is a key of ``CAPTIONS``. ``left_out`` are estimates that cannot be part of that way:
+    they have no halves to combine, or lean upwards.
     """
 
     values: Values
     shares: Mapping[Method, np.ndarray]
     reliable: np.ndarray
     way: str
+    left_out: Sequence[Method] = ()
 
     def of(self, data: np.ndarray) -> LogPx:
         """The same of the given data."""
         chosen = np.isin(self.values.data, data)
         shares = {method: share[chosen] for method, share in self.shares.items()}
-        return LogPx(self.values.of(data), shares, self.reliable[chosen], self.way)
+        values, reliable = self.values.of(data), self.reliable[chosen]
+        return self._replace(values=values, shares=shares, reliable=reliable)
 
 
 class _Estimates(NamedTuple):
@@ -83,10 +86,12 @@ def log_px_of(rows: pd.DataFrame, convention: Convention) -> LogPx:
     if exact:
         return _chosen({m: every[m] for m in exact}, _largest, EXACT)
     if convention == "max":
-        return _chosen({m: every[m] for m in methods}, _largest, "max")
-    if halved:
-        return _combined({m: every[m] for m in halved})
-    return _chosen({m: every[m] for m in methods}, _least_error, "least error")
+        made = _chosen({m: every[m] for m in methods}, _largest, "max")
+    elif halved:
+        made = _combined({m: every[m] for m in halved})
+    else:
+        made = _chosen({m: every[m] for m in methods}, _least_error, "least error")
+    return made._replace(left_out=[method for method in found if method not in made.shares])
 
 
 def _chosen(
