@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments.reporting.labels import distinguish
+from experiments.reporting.reliability import is_reliable
 from experiments.reporting.run_list import run_table
 from experiments.reporting.tables import (
     Heading,
@@ -23,6 +24,7 @@ from experiments.reporting.tables import (
     to_markdown,
 )
 from utils.results.lock import holding, shown_status
+from utils.results.methods import Method
 
 
 def test_markdown_keeps_pipes_out_of_the_way() -> None:
@@ -140,3 +142,20 @@ def test_no_latex_row_begins_with_what_ends_the_row_before_it():
     assert r"plain \\" in lines
     assert r"{}[1cm] x \\" in lines
     assert r"{}*starred \\" in lines
+
+
+def test_what_an_estimator_says_counts_for_its_own_run_alone() -> None:
+    rows = [
+        ("old", "k_hat", 0, 0.9),  # of before estimators said so themselves
+        ("old", "k_hat", 1, 0.3),
+        ("new", "k_hat", 0, 0.9),
+        ("new", "reliable", 0, 1.0),
+        ("new", "reliable", 1, 0.0),
+    ]
+    rows += [(run, "log_px", datum, -1.0) for run in ("old", "new") for datum in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["run", "name", "datum", "value"]).assign(
+        standard_error=0.1
+    )
+    found = is_reliable(frame, Method("importance"))
+    assert found["old"].tolist() == [False, True]
+    assert found["new"].tolist() == [True, False]

@@ -102,9 +102,8 @@ def _chosen(
     """One of the estimates of each datum."""
     data = _data(methods, "log_px")
     estimates = _estimates(methods, "log_px", data)
-    reliable = np.stack(
-        [is_reliable(of, method).reindex(data, fill_value=False) for method, of in methods.items()]
-    )
+    good = [is_reliable(of, method).droplevel("run") for method, of in methods.items()]
+    reliable = np.stack([of.reindex(data, fill_value=False) for of in good])
     chosen = choose(estimates, reliable)[None]  # (1, N)
     value, error, good = (
         np.take_along_axis(array, chosen, 0)[0] for array in (*estimates, reliable)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from experiments.reporting import ReportError, queries
@@ -193,8 +192,7 @@ def _number(
     mean = mean_of([values_of(of) for _, of in chosen.groupby("run")], same_data=same_data)
     note = "" if mean.num_runs == num_runs else f" (n={mean.num_runs})"
     if name in MARKED:
-        reliable = [is_reliable(of, method) for _, of in found.groupby("run")]
-        note += mark(np.concatenate(reliable))
+        note += mark(is_reliable(found, method).to_numpy())
     return Number.of(mean, digits, note)
 
 
