@@ -200,6 +200,18 @@ def test_rows_that_look_alike_are_both_best(
     assert r"$\mathrm{nan}$" in shown
 
 
+def test_the_highest_estimate_from_above_is_not_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, above in (("planar", -80.0), ("gaussian", -70.0)):
+        add_run(tmp_path, name, 0, {"log_px draws-2000": above}, posterior=name)
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "--format", "latex") == 0
+    shown = capsys.readouterr().out
+    assert "-70.00" in shown
+    assert "mathbf" not in shown
+
+
 def test_estimates_that_cannot_be_believed_are_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

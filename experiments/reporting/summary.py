@@ -16,7 +16,7 @@ from experiments.reporting.queries import SIMULATED, by_method, status_note, val
 from experiments.reporting.reliability import MARK, MARKED, NOTE, is_reliable, mark
 from experiments.reporting.statistics import mean_of
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
-from utils.results.methods import UNITS, Method
+from utils.results.methods import FROM_ABOVE, UNITS, Method
 
 BOUNDS = ("elbo", "log_px")  # larger is better, so these have a best
 PRETTY = {
@@ -203,16 +203,19 @@ def _mark_best(
     comparable: Sequence[str],
     units: Units,
 ) -> None:
-    """Mark in each column of a bound the best of rows on the same data; all that look like it."""
+    """Mark in each column of a bound the best of rows on the same data; all that look like it.
+
+    None of an estimate from above, which is the higher the more a posterior misses.
+    """
     better = max if units == "nats" else min
     alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         alike[tuple(key[name] for name in comparable)].append(row)
-    for column, (name, _) in enumerate(quantities):
+    for column, (name, method) in enumerate(quantities):
         for rows in alike.values():
             means = {row: numbers[row][column].mean for row in rows}
             finite = {row: m for row, m in means.items() if m is not None and math.isfinite(m)}
-            if name not in BOUNDS or len(finite) < 2:
+            if name not in BOUNDS or method.estimator == FROM_ABOVE or len(finite) < 2:
                 continue
             best = numbers[better(finite, key=finite.__getitem__)][column]
             for row in finite:
