@@ -142,6 +142,7 @@ def test_no_latex_row_begins_with_what_ends_the_row_before_it():
     assert r"plain \\" in lines
     assert r"{}[1cm] x \\" in lines
     assert r"{}*starred \\" in lines
+    assert r"{}[x] \\" in to_latex(Table([Heading("[x]")], rows)).splitlines()
 
 
 def test_what_an_estimator_says_counts_for_its_own_run_alone() -> None:

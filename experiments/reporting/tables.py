@@ -192,10 +192,10 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     r"""A tabular to be read by ``\input``; the caption stands in comments."""
     alignment = "".join("r" if heading.is_number else "l" for heading in table.headings)
-    head = " & ".join(escape_latex(heading.label) for heading in table.headings)
-    body = [" & ".join(cell.latex() for cell in row) for row in table.rows]
-    # After the end of a row LaTeX would take these for its argument.
-    body = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in body]
+    rows = [[escape_latex(heading.label) for heading in table.headings]]
+    rows += [[cell.latex() for cell in row] for row in table.rows]
+    # After a rule or the end of a row LaTeX would take these for its argument.
+    head, *body = [f"{'{}' * row[0].startswith(('[', '*'))}{' & '.join(row)}" for row in rows]
     lines = [
         r"% needs \usepackage{booktabs}",
         *(f"% {line}" for line in table.caption),
