@@ -161,6 +161,7 @@ def test_table_in_bits_per_dimension(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert r"$\mathbf{1.00}" in shown  # the lower one is the better one
     assert r"$7.00 \pm 0.65$" in shown  # ESS has no such unit
     assert "bits per dimension" in shown
+    assert "& -log p(x), bits/dim (IWAE-5000) & ESS (x)" in shown
     add_run(tmp_path, "old", 0, {"log_px IWAE-5000": -9.0})
     rebuild(tmp_path)
     assert plot(tmp_path, "table", "--units", "bits") == 2

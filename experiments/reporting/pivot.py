@@ -150,7 +150,7 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
                     "by -split, add the others to --rows or --columns"
                 )
             numbers[place] = number
-    words = dict(zip(found.quantities, in_words(found.quantities), strict=True))
+    words = dict(zip(found.quantities, in_words(found.quantities, units), strict=True))
     rows: list[list[Cell]] = [
         [
             *map(Text, row),

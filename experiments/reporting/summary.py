@@ -87,7 +87,7 @@ def estimate_table(
         for key, cells in zip(keys, numbers, strict=True)
     ]
     headings = [Heading(PRETTY.get(column, column)) for column in described]
-    headings += [Heading(label, True) for label in in_words(quantities)]
+    headings += [Heading(label, True) for label in in_words(quantities, units)]
     doubtful = any(MARK in number.note for line in numbers for number in line)
     notes = [*data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
     return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
@@ -153,9 +153,17 @@ def _in_bits(estimates: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def in_words(quantities: Sequence[Quantity]) -> list[str]:
-    """``ELBO (IWAE-5000)``; where two optima are called the same, by what each was measured."""
-    labels = [f"{PRETTY.get(name, name)} ({method.label})" for name, method in quantities]
+def in_words(quantities: Sequence[Quantity], units: Units) -> list[str]:
+    """``ELBO (IWAE-5000)``, ``-ELBO, bits/dim (IWAE-5000)``.
+
+    Where two optima are called the same, by what each was measured.
+    """
+
+    def words(name: str) -> str:
+        pretty = PRETTY.get(name, name)
+        return f"-{pretty}, bits/dim" if units == "bits" and name in BOUNDS else pretty
+
+    labels = [f"{words(name)} ({method.label})" for name, method in quantities]
     counts = Counter(labels)
     measured_by = [method._replace(family="", search="").label for _, method in quantities]
     return [
