@@ -167,7 +167,8 @@ def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> 
     doubtful = any(MARK in number.note for number in numbers.values())
     what = [] if several else [f"{words[found.quantities[0]]} by {', '.join(axes.columns)}."]
     caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
-    return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
+    there = runs[runs["id"].isin(found.shown["run"])]
+    return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(there)))
 
 
 def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:
