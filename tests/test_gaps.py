@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from experiments.reporting.gap_estimates import find_lenders
 from experiments.reporting.gap_table import shares_in_words
 from tests.gap_runs import (
     AF,
@@ -339,7 +341,6 @@ def test_what_a_run_has_it_does_not_borrow(tmp_path: Path, capsys: Read) -> None
         ({}, {"posterior": {"name": "gaussian", "covariance": "full"}}),
         ({}, {"data": {"name": "digits", "validation_size": 100}}),
         ({}, {"refinement": {"name": "ascent"}}),
-        ({}, {"plugins": [{"path": "plugins/own.py", "digest": "0123456789ab"}]}),
     ],
 )
 def test_nothing_is_borrowed_of_other_weights_or_data(
@@ -352,6 +353,20 @@ def test_nothing_is_borrowed_of_other_weights_or_data(
     (row,) = shown(tmp_path, capsys)
     assert (row["L[q]"], row["amortisation gap"]) == ("-", "-")
     assert row["log p(x) by"] == "max: gaussian (fast) 100 %"
+
+
+@pytest.mark.parametrize(
+    ("lender", "borrower", "is_lent"), [("", "", 1), ("a", "a", 1), ("", "a", 1), ("a", "b", 0)]
+)
+def test_nothing_is_borrowed_of_another_plugin(lender: str, borrower: str, is_lent: int) -> None:
+    def plugins(digests: str) -> list[dict[str, str]] | None:
+        return [{"path": "plugins/own.py", "digest": digest} for digest in digests] or None
+
+    trained = settings(phases=["train", "estimate"], plugins=plugins(lender))
+    config = settings(phases=["local_optimisation"], plugins=plugins(borrower))
+    config["initialise"] = initialised("aaa-s0")
+    runs = pd.DataFrame({"id": ["aaa-s0", "bbb-s0"], "config": [trained, config]})
+    assert len(find_lenders(runs, runs)) == is_lent
 
 
 # --- nothing to show ----------------------------------------------------------------------------
@@ -547,8 +562,8 @@ def test_a_width_bounds_gaps_to_the_annealing_that_it_judges_alone(
     nines = {"estimate/AIS-9x9/test/log_px": ESTIMATED["estimate/AIS-100x500/test/log_px"]}
     bounds = {name: of for name, of in ESTIMATED.items() if "AIS" not in name}
     narrow = {"estimate/BDMC-100x500/simulated/width": (0.0, 0.0)}  # of no AIS that is there
-    add_run(tmp_path, "aaa", {**bounds, **nines, **OPTIMISED, **other, **narrow})
-    (row,) = table(tmp_path, capsys)
+    add_run(tmp_path, "bbb", {**bounds, **nines, **OPTIMISED, **other, **narrow})
+    row = table(tmp_path, capsys)[1]
     assert float(row["inference gap at most"]) == pytest.approx(
         statistics.mean((3, 3, 2, 4)) + 9.0
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from experiments.reporting.queries import load_metrics, load_runs
 from tests.gap_runs import METHODS
 from tests.tables import over_both, rows_of
 from utils.results.database import ResultsDatabase, database_url
-from utils.results.folder import RunFolder
+from utils.results.folder import RunFolder, run_folders
 from utils.results.methods import Method
 from utils.results.records import Estimate, Metric, RunRecord
 
@@ -257,6 +258,29 @@ def test_only_finished_runs_unless_all_are_wanted(
     shown = capsys.readouterr().out
     assert rows_of(shown)[0]["ELBO (e)"] == over_both((-80.0, -82.0), CENTRED)
     assert "not finished (1 diverged)" in shown
+
+
+def test_captions_and_legends_count_what_is_shown_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that has just begun, without estimates and metrics, and without the size of x."""
+    for folder in run_folders(root):
+        known = folder.read_status()
+        assert known is not None
+        folder.write_status(replace(known, x_size=64))
+        if known.id == "aaa-s0":
+            begun = RunFolder(root / "runs" / "aaa-s9")
+            begun.create()
+            begun.write_status(replace(known, seed=9, status="running"))
+    rebuild(root)
+    assert plot(root, "table", "--all") == 0
+    assert "not finished" not in capsys.readouterr().out
+    assert plot(root, "table", "--all", "--units", "bits") == 0
+    with closing(ResultsDatabase(database_url(root), create=False)) as database:
+        runs = load_runs(database)
+        figure = curve_figure(load_metrics(database, runs, ["bound"]), runs)
+    labels = [str(line.get_label()) for line in figure.axes[0].get_lines()]
+    assert "planar, elbo, num_layers=10 (n=3)" in labels
 
 
 def test_estimator_missing_in_some_runs_is_counted(

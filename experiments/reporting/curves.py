@@ -35,7 +35,7 @@ def curve_figure(metrics: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         metrics: run, phase, step, split, name, value.
         runs: their rows of the table ``runs``.
     """
-    labels = legend(runs)
+    labels = legend(runs[runs["id"].isin(metrics["run"])])
     styles = styles_of(labels)
     metrics = metrics.assign(hash=metrics["run"].map(runs.set_index("id")["hash"]))
     panels = list(metrics.groupby(["name", "phase", "split"]))

@@ -17,7 +17,7 @@ from utils.results.database import ResultsDatabase
 OF_LOG_PX = (*LOG_PX_NAMES, *ABOUT)  # what goes with an estimate of log p(x)
 NAMES = ("elbo", "width", "converged", *OF_LOG_PX)  # what the table is made of
 # With the weights, what L[q] depends on:
-SAME = ("data", "model", "encoder", "posterior", "refinement", "plugins")
+SAME = ("data", "model", "encoder", "posterior", "refinement")
 PARTS = {"model", "encoder", "posterior"}
 NAMED = 8  # runs of which a message tells the ids
 
@@ -62,7 +62,7 @@ def find_lenders(runs: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]
     """For runs with nothing but another one's weights: the run that may lend its estimates.
 
     That is the one which the weights are from, provided that it was itself measured with them, on
-    the same data with the same model, posterior and refinement.
+    the same data with the same model, posterior and refinement, out of the same plugins.
     """
     configs = dict(zip(everything["id"], everything["config"], strict=True))
     lenders = {}
@@ -72,9 +72,16 @@ def find_lenders(runs: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]
         if other is None or "train" in config["phases"] or set(origin["parts"]) != PARTS:
             continue
         same_weights = origin["weights"] == other["evaluation"]["weights"]
-        if same_weights and all(config.get(name) == other.get(name) for name in SAME):
+        same = same_weights and all(config.get(name) == other.get(name) for name in SAME)
+        own, others = _digests(config), _digests(other)
+        if same and (own <= others or own >= others):  # a further plugin only adds names
             lenders[run] = origin["run"]
     return lenders
+
+
+def _digests(config: Mapping[str, Any]) -> set[str]:
+    """Of the plugins."""
+    return {plugin["digest"] for plugin in config.get("plugins") or ()}
 
 
 def lend(estimates: pd.DataFrame, runs: pd.DataFrame, lenders: Mapping[str, str]) -> pd.DataFrame:

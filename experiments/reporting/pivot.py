@@ -101,7 +101,8 @@ def place(
     _check_unique(found, runs, places, axes.options)
     numbers = _by_place(found, down, across, axes.options)
     doubtful = any(MARK in number.note for number in numbers.values())
-    notes = [*data_note(found.shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    there = runs[runs["id"].isin(found.shown["run"])]
+    notes = [*data_note(found.shown), *([NOTE] if doubtful else []), *status_note(there)]
     measured_runs = set(estimates.loc[estimates["name"].isin(names), "run"])
     if left_out := measured_runs & set(every["id"]) - set(runs["id"]):
         notes.append(f"{len(left_out)} run(s) have no label for an axis.")

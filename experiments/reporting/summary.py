@@ -89,7 +89,8 @@ def estimate_table(
     headings = [Heading(PRETTY.get(column, column)) for column in described]
     headings += [Heading(label, True) for label in in_words(quantities, units)]
     doubtful = any(MARK in number.note for line in numbers for number in line)
-    notes = [*data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    there = runs[runs["id"].isin(shown["run"])]
+    notes = [*data_note(shown), *([NOTE] if doubtful else []), *status_note(there)]
     return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
 
 
@@ -142,7 +143,8 @@ def measured(
 
 def _in_bits(estimates: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The estimates with bounds as bits per dimension, -log p / (D log 2)."""
-    if unknown := sorted(runs.loc[runs["x_size"].isna(), "id"]):
+    there = runs["id"].isin(estimates["run"])
+    if unknown := sorted(runs.loc[there & runs["x_size"].isna(), "id"]):
         raise ReportError(f"--units bits: these runs do not say how large x is: {unknown}")
     sizes = estimates["run"].map(runs.set_index("id")["x_size"]).astype(float)
     is_bound = estimates["name"].isin(BOUNDS)
