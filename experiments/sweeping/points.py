@@ -14,15 +14,14 @@ VARY = Origin("--vary")
 
 
 class Word(NamedTuple):
-    """A file or an assignment ``key=value`` of main.py, with where it is written."""
+    """A file or an assignment ``key=value`` of main.py, with where it is written.
+
+    What is no file belongs after ``-set``; a file's path may hold ``=``, too.
+    """
 
     text: str
     origin: Origin
-
-    @property
-    def is_assignment(self) -> bool:
-        """Whether it belongs after ``-set``."""
-        return "=" in self.text
+    is_file: bool = False
 
 
 class Choice(NamedTuple):
