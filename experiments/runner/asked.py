@@ -20,10 +20,21 @@ class UsageError(Exception):
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command line as a shell takes it, without passwords."""
-    return shlex.join(masked(word) for word in command)
+RESUME = ("-resume", "--resume")
 
 
+    """The command line, as a shell takes it, that goes on with what this one has begun.
+
+
+    It is without passwords, and without ``--resume never``, which would begin anew once more.
+    """
+    words, rest = [], iter(command)
+    for word in rest:
+        if word in RESUME:
+            next(rest, None)
+        elif word.partition("=")[0] not in RESUME:
+            words.append(masked(word))
+    return shlex.join(words)
 def destination_of(options: Namespace, command: str) -> Destination:
     """Where the results go; ``command`` is how the program was called, as ``shown``."""
     root = results_root(options.results)
