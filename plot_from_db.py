@@ -13,7 +13,7 @@ from experiments.reporting import commands
 from experiments.reporting.commands import say
 from utils.cli import Parser, add_option, parse
 from utils.results.folder import results_root
-from utils.startup import importing
+from utils.startup import importing, until_ctrl_c
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
@@ -262,5 +262,10 @@ def _check_files(arguments: argparse.Namespace) -> None:
             raise ReportError(f"--{option} {path} is a folder; name a file in it")
 
 
+def program() -> int:
+    """The whole program."""
+    return until_ctrl_c(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

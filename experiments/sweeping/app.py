@@ -55,8 +55,8 @@ def run(options: Namespace, command: Sequence[str], reports: Reports) -> int:
         if options.debug:
             traceback.print_exc()
         return explain(error, console, again)
-    except KeyboardInterrupt:
-        console.error("stopped: nothing had begun")
+    except KeyboardInterrupt:  # the runs have not begun, or have ended
+        console.error("stopped")
         return ExitCode.CTRL_C
 
 
