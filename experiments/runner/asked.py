@@ -56,6 +56,7 @@ def layer_of(options: Namespace) -> Layer:
 
 def merged(options: Namespace, assignments: Sequence[str]) -> Layer:
     """All layers of the configuration, ``assignments`` and plugins over them."""
-    named = [f"plugins+={json.dumps(options.plugin)}"] if options.plugin else []
+    plugins = json.dumps(options.plugin, ensure_ascii=False)  # YAML has no halves of characters
+    named = [f"plugins+={plugins}"] if options.plugin else []
     layers = (options.config, options.additional_configs, [*assignments, *named], DEFAULTS)
     return configuration.load(*layers)
