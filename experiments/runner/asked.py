@@ -6,6 +6,7 @@ import json
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.runner.defaults import DEFAULTS
 from experiments.runner.earlier import Destination
@@ -19,12 +20,11 @@ class UsageError(Exception):
     """The command line lacks something or contradicts itself."""
 
 
-def shown(command: Sequence[str]) -> str:
 RESUME = ("-resume", "--resume")
 
 
+def shown(command: Sequence[str]) -> str:
     """The command line, as a shell takes it, that goes on with what this one has begun.
-
 
     It is without passwords, and without ``--resume never``, which would begin anew once more.
     """
@@ -35,9 +35,25 @@ RESUME = ("-resume", "--resume")
         elif word.partition("=")[0] not in RESUME:
             words.append(masked(word))
     return shlex.join(words)
-def destination_of(options: Namespace, command: str) -> Destination:
-    """Where the results go; ``command`` is how the program was called, as ``shown``."""
+
+
+def results_of(options: Namespace) -> Path:
+    """The results folder. Raises UsageError where JSON and databases cannot hold its name."""
     root = results_root(options.results)
+    try:
+        str(root.absolute()).encode()
+    except UnicodeEncodeError:
+        reason = f"the results folder {str(root.absolute())!a} has a name that is not UTF-8"
+        raise UsageError(f"{reason}; name another one by --results") from None
+    return root
+
+
+def destination_of(options: Namespace, command: str) -> Destination:
+    """Where the results go; ``command`` is how the program was called, as ``shown``.
+
+    Raises UsageError.
+    """
+    root = results_of(options)
     return Destination(root, database_url(root, options.db), options.resume, command)
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from experiments.runner.app import ExitCode, UsageError, explain
+from experiments.runner.asked import results_of
 from experiments.runner.earlier import Destination
 from experiments.sweeping import display, slurm
 from experiments.sweeping.local import LocalLauncher, make_slots, visible_gpus
@@ -61,7 +62,7 @@ def run(options: Namespace, command: Sequence[str], reports: Reports) -> int:
 
 
 def _act(options: Namespace, again: str, reports: Reports, console: Console) -> int:
-    root = results_root(options.results)
+    root = results_of(options)
     destination = Destination(root, database_url(root, options.db), command=again)
     check_url(destination.database)
     if options.db:
