@@ -143,7 +143,9 @@ def test_what_is_wrong_with_a_plugin_is_said_in_one_line(mine, text, expected, c
     assert posteriors.names() == before
 
 
-@pytest.mark.parametrize("path", [".", "/dev/null", "\\0", "nowhere/\\u20ac.py"])
+@pytest.mark.parametrize(
+    "path", [".", "/dev/null", "\\0", "nowhere/\\u20ac.py", "~no-such-user/x.py"]
+)
 def test_what_is_no_file_is_refused(path, capsys):
     assert run(*small(f'plugins=["{path}"]')) == 2
     said = capsys.readouterr().err

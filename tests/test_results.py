@@ -184,3 +184,9 @@ def test_results_root_is_as_given_else_from_the_environment(monkeypatch: Any) ->
     assert results_root() == Path("/elsewhere")
     monkeypatch.delenv("VI_RESULTS")
     assert results_root() == Path("results")
+
+
+def test_results_root_knows_homes(monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", "/home/mine")
+    assert results_root("~/results") == Path("/home/mine/results")
+    assert results_root("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

@@ -134,7 +134,8 @@ def _path_of(item: Any, origin: Origin) -> Path:
 
     Somebody else's configuration must not run code by being looked at: PluginError.
     """
-    path = Path(item["path"] if isinstance(item, Mapping) else item).expanduser()
+    given = item["path"] if isinstance(item, Mapping) else item
+    path = Path(os.path.expanduser(given))  # noqa: PTH111 (Path's raises where there is no home)
     if origin.line is None:  # from the command line
         return Path(os.path.normpath(path.absolute()))
     with suppress(OSError):
