@@ -75,6 +75,18 @@ def test_unchanged_code_is_not_spoken_of(copy, capsys):
     assert "the code" not in capsys.readouterr().err
 
 
+def test_a_try_that_ended_before_it_computed_anything_leaves_no_doubt(copy, capsys):
+    def as_at_the_start(row: dict[str, Any]) -> None:
+        row |= {"status": "failed", "code": {}}  # by a full disk, say
+
+    copy.edit_status(as_at_the_start)
+    for name in ("metrics.csv", "estimates.csv", "last.pt", "previous_last.pt"):
+        (copy.folder.path / name).unlink(missing_ok=True)
+    assert copy.run() == 0
+    assert "does not record its code" not in capsys.readouterr().err
+    assert set(copy.folder.read_status().code) == set(PHASES)
+
+
 @pytest.mark.parametrize("phases", [PHASES, ("estimate",)])
 def test_a_finished_run_says_which_code_has_changed_and_how_to_do_it_again(copy, capsys, phases):
     under_other_code(copy, *phases)

@@ -40,6 +40,7 @@ from experiments.runner.resuming import (
     Training,
     check_fit,
     check_training,
+    has_begun,
     has_lost_its_checkpoints,
     training_of,
 )
@@ -203,7 +204,7 @@ def _open(
         enrol(folder, before, identified.claim)
     else:
         label(folder, identified.claim)
-    if before is not None or folder.metrics.size() > 0:
+    if has_begun(folder, record):
         tell_of_resumed_code(record.code, destination, console)
         codes = codes if record.code else {}  # else it began under code that is not known
     elif "train" in config.phases and destination.resume == "auto":
