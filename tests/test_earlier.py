@@ -75,6 +75,12 @@ def test_unchanged_code_is_not_spoken_of(copy, capsys):
     assert "the code" not in capsys.readouterr().err
 
 
+def test_an_epoch_that_was_passed_before_it_was_to_be_kept_is_told(copy, capsys):
+    copy.edit_status(as_cut_off)
+    assert copy.run("runtime.keep_epochs=[1, 2]") == 0
+    assert "training has passed 2 and kept no weights of that" in capsys.readouterr().err
+
+
 def test_a_try_that_ended_before_it_computed_anything_leaves_no_doubt(copy, capsys):
     def as_at_the_start(row: dict[str, Any]) -> None:
         row |= {"status": "failed", "code": {}}  # by a full disk, say
