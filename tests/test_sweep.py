@@ -139,6 +139,7 @@ def test_what_varies_can_be_changed_on_the_command_line(tmp_path, capsys):
         (["--gpus", "99"], "there is no GPU 99 here"),
         (["--seeds", "x"], "--seeds: seeds are like 3, 0-4"),
         (["--vary", "covariance"], "--vary covariance: name at least one choice"),
+        (["--vary", "covariance", "full", "--vary", "covariance", "x"], "given twice"),
         (["--vary", "covarianc", "full"], "Did you mean 'covariance'?"),
         (["--max-time", "55"], "--max-time: a time is written like 55m"),
         (["-set", "training.epoch=3"], "-set: unknown key `training.epoch`"),

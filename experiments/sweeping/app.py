@@ -113,10 +113,14 @@ def changed(sweep: Sweep, options: Namespace) -> Stage:
     Raises UsageError and ConfigError for such as there are none of.
     """
     stage = sweep.stage
-    for words in options.vary:
-        if len(words) < 2:
-            raise UsageError(f"--vary {words[0]}: name at least one choice")
-    stage = vary(stage, {axis: choices for axis, *choices in options.vary})
+    wanted: dict[str, Sequence[str]] = {}
+    for axis, *choices in options.vary:
+        if not choices:
+            raise UsageError(f"--vary {axis}: name at least one choice")
+        if axis in wanted:
+            raise UsageError(f"--vary {axis} is given twice; name all its choices after one")
+        wanted[axis] = choices
+    stage = vary(stage, wanted)
     try:
         seeds = [seed for text in options.seeds for seed in seed_range(text)]
     except ValueError as error:
