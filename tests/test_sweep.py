@@ -157,8 +157,10 @@ def test_a_report_that_cannot_be_made_is_told_before_anything_begins(
     tmp_path, monkeypatch, capsys
 ):
     begun = does(tmp_path, monkeypatch)
-    assert run(write(tmp_path, SWEEP + "then: [table, gapz, table --formt csv]")) == 2
+    then = "then: [table, gapz, table --formt csv, 'table \"x']"
+    assert run(write(tmp_path, SWEEP + then)) == 2
     said = capsys.readouterr().err
+    assert '`then`: plot_from_db.py table "x: No closing quotation' in said
     assert "`then`: plot_from_db.py gapz" in said and "Did you mean '--format'" in said
     assert not begun.read_text()
 

@@ -99,11 +99,15 @@ def _words(text: str, options: Namespace) -> list[str]:
 
 def _check_reports(sweep: Sweep, options: Namespace, reports: Reports) -> None:
     """Raise ConfigError for a command that plot_from_db.py does not take."""
-    wrong = [text for text in sweep.then if not reports.takes(_words(text, options))]
-    if wrong:
-        problems = [
-            Problem(Origin(options.file), f"`then`: plot_from_db.py {text}") for text in wrong
-        ]
+    problems = []
+    for text in sweep.then:
+        try:
+            reason = "" if reports.takes(_words(text, options)) else text
+        except ValueError as error:  # a quotation mark without its other one
+            reason = f"{text}: {error}"
+        if reason:
+            problems.append(Problem(Origin(options.file), f"`then`: plot_from_db.py {reason}"))
+    if problems:
         raise ConfigError(problems)
 
 

@@ -85,6 +85,8 @@ class _Reader:
 
     def sweep(self, file: SweepFile, path: Path) -> Sweep:
         config = self._file(file.config, ("config",))
+        if Path(config.text).is_dir():
+            self._wrong(("config",), f"{config.text} is a folder; a YAML file is expected")
         groups = [(self._seeds(file.seeds),)] if file.seeds is not None else []
         stage = self._stage(file, (), groups)
         self._check_names(stage, [])
