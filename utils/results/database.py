@@ -227,7 +227,7 @@ class ResultsDatabase:
         record = folder.read_status()
         if record is None:
             raise ValueError(f"{folder.path} is not a run folder: it has no status.json")
-        if folder.path.resolve().name != record.id:
+        if Path(os.path.abspath(folder.path)).name != record.id:  # noqa: PTH100 (follows links)
             raise ValueError(f"{folder.path} is a copy of run {record.id} under another name")
         record = replace(record, folder=str(folder.path.resolve()))
         logs = (
