@@ -192,7 +192,8 @@ def _weights(
         return state["epoch"], state["vae"]
     path = folder.path / CHECKPOINT
     if not path.exists():
-        raise BuildError(f"`initialise.run`: the run {initialise.run} has trained nothing")
+        reason = "has trained nothing, or its checkpoint is gone"
+        raise BuildError(f"`initialise.run`: the run {initialise.run} {reason} ({path})")
     state = checkpoint.load(path, device, holds=("trainer",))
     _check_owner(path, state, record)
     try:
