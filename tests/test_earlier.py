@@ -75,6 +75,16 @@ def test_unchanged_code_is_not_spoken_of(copy, capsys):
     assert "the code" not in capsys.readouterr().err
 
 
+def test_a_full_disk_leaves_the_stored_configuration(copy, capsys):
+    copy.edit_status(as_cut_off)
+    config = copy.folder.path / "config.yaml"
+    before = config.read_bytes()
+    config.with_suffix(".yaml.tmp").symlink_to("/dev/full")
+    assert copy.run() == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert config.read_bytes() == before
+
+
 def test_an_epoch_that_was_passed_before_it_was_to_be_kept_is_told(copy, capsys):
     copy.edit_status(as_cut_off)
     assert copy.run("runtime.keep_epochs=[1, 2]") == 0

@@ -121,7 +121,9 @@ def keep_copies(plugins: Sequence[Plugin] | None, folder: Path) -> None:
     for plugin in plugins or ():
         target = folder / FOLDER / Path(plugin.path).name
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(_loaded[str(plugin.digest)].source)
+        source = _loaded[str(plugin.digest)].source
+        if not target.is_file() or target.read_bytes() != source:  # it may be the only copy
+            target.write_bytes(source)
 
 
 def _is_plugin(item: Any) -> bool:

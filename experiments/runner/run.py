@@ -310,9 +310,12 @@ def check_encoder_steps(config: RunConfig, data: Data, vae: VAE) -> None:
 
 
 def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
-    """Leave the whole configuration as a file that ``-config`` takes."""
-    with naming(folder.path / "config.yaml"):
-        (folder.path / "config.yaml").write_text(block(dict(plain)), encoding="utf-8")
+    """Leave the whole configuration as a file that ``-config`` takes, written whole or not."""
+    path = folder.path / "config.yaml"
+    temporary = path.with_suffix(".yaml.tmp")
+    with naming(path):
+        temporary.write_text(block(dict(plain)), encoding="utf-8")
+        temporary.replace(path)
 
 
 def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:
