@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from experiments.runner.earlier import Destination, set_aside
 from tests.finished_runs import Copy, finished_run
 from tests.run_rows import sql
 from utils import checkpoint
 from utils.checkpoint import previous_of
+from utils.console import Console
 
 pytestmark = pytest.mark.usefixtures("results_here")
 
@@ -73,6 +76,14 @@ def test_the_status_tells_what_each_phase_stands_on(copy):
 def test_unchanged_code_is_not_spoken_of(copy, capsys):
     assert copy.run() == 0
     assert "the code" not in capsys.readouterr().err
+
+
+def test_a_run_whose_setting_aside_was_cut_off_is_not_taken_for_another(copy, monkeypatch):
+    moved = []
+    monkeypatch.setattr(shutil, "move", lambda item, target: moved.append(item.name))
+    set_aside(copy.folder, Destination(copy.results, ""), Console(-1))
+    assert moved[-1] == "status.json"
+    assert {"metrics.csv", "last.pt", "config.yaml"} <= set(moved)
 
 
 def test_a_full_disk_leaves_the_stored_configuration(copy, capsys):
