@@ -309,7 +309,7 @@ def run(
     root = results_root(None if results is None else str(results))
     console = Console(verbosity=verbosity)
     identified = identify(_validated(layer), root, console.warn)
-    destination = Destination(root, database_url(root, None), command="plumbline.run(...)")
+    destination = Destination(root, database_url(root, None))
     return Run(root / "runs" / execute(identified, destination, console).id)
 
 

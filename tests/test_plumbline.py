@@ -134,6 +134,15 @@ def test_a_run_in_another_thread(results):
     assert made[0].record.status == "finished"
 
 
+def test_a_run_of_other_code_says_what_does_it_again(run, results, capsys):
+    status = run.folder.status_path.read_text()
+    run.folder.status_path.write_text(status.replace('"models/vae.py": "', '"models/vae.py": "x'))
+    assert plumbline.run(QUICKSTART, SMALL, results=results).id == run.id
+    run.folder.status_path.write_text(status)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "models/vae.py" in said and "`python main.py ... --resume never`" in said
+
+
 def test_settings_may_be_what_python_has(tmp_path):
     path = tmp_path / "\U0001f600.npz"  # two halves in JSON, where it is escaped
     settings = {"data.path": path, "seed": np.int64(3), "labels": {"a": "é"}}
@@ -144,7 +153,7 @@ def test_settings_may_be_what_python_has(tmp_path):
 
 
 def test_what_is_wrong_says_what(run, tmp_path):
-    assert plumbline.load(run.folder.path, weights=np.int64(1))._weights == 1  # type: ignore[arg-type]
+    assert plumbline.load(run.folder.path, weights=np.int64(1))._weights == 1
     with pytest.raises(ValueError, match="last, best or an epoch"):
         plumbline.load(run.folder.path, weights="lst")
     with pytest.raises(FileNotFoundError, match="is no run"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.sweeping import points
 from experiments.sweeping.planning import Additions
 from experiments.sweeping.points import expand, vary, with_seeds
 from experiments.sweeping.sweep_file import label_of, read
@@ -64,10 +65,11 @@ def test_files_are_choices_by_name_or_pattern_relative_to_who_names_them(tmp_pat
     assert expand(sweep.stage)[0].words[1].text == str(tmp_path / "two.yaml")
 
 
-def test_points_beyond_all_measure_are_refused_at_once(tmp_path):
+def test_points_beyond_all_measure_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(points, "MAX_POINTS", 100)
     axes = ", ".join(f"{name}: {list(range(10))}" for name in "abcdefghi")
     sweep = read_sweep(tmp_path, f"config: base.yaml\ngrid: {{{axes}}}")
-    with pytest.raises(ConfigError, match=r"more than 100,000 points \(10 x 10 x .*\); leave"):
+    with pytest.raises(ConfigError, match=r"more than 100 points \(10 x 10 x .*\); leave"):
         expand(sweep.stage)
 
 
