@@ -7,10 +7,10 @@ NUM_SEEDS ?= 20
 # Tests of commands, files and tables, which no random draw decides; all others run with many seeds.
 UNSEEDED := adoption architecture benchmarks checkpoint cli code collapse_experiments compiled config_includes \
 	config_layers config_set config_yaml configs console data data_cached data_cifar10 data_mnist \
-	data_own database docs eager earlier extending families gap_figures gaps hvae_mnist images \
-	interrupted main mcvae_experiments methods migrations mishaps passwords phases pivot plot_from_db \
+	data_own database docs drawing eager earlier extending families gap_figures gaps hvae_mnist images \
+	interrupted lines main mcvae_experiments methods migrations mishaps passwords phases pivot plot_from_db \
 	plugins ray readme rebuilding recorder reference refusals registry replicas report reporting results \
-	sampler_targets samplers_vae servers signals slurm sweep sweep_file sweep_pool sweeps usage_runs \
+	sampler_targets servers signals slurm sweep sweep_file sweep_pool sweeps usage_runs \
 	validation weights workers
 # LONG: further ones to leave out.
 SEEDED = $(filter-out $(UNSEEDED:%=tests/test_%.py) $(LONG:%=tests/test_%.py),$(wildcard tests/test_*.py))

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from utils import cli
-from utils.startup import importing
-
-TRY_AGAIN = 75
+from utils.startup import importing, stop, until_ctrl_c
 
 DESCRIPTION = """\
 Does one run: trains a model with its posterior, measures bounds and gaps, stores all in results/.
@@ -108,8 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> int:
     """The whole program: until a run begins, nothing is to be saved when a signal comes."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
-    return main()
+        signal.signal(number, stop)
+    return until_ctrl_c(main)
 
 
 if __name__ == "__main__":

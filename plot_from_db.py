@@ -13,7 +13,7 @@ from experiments.reporting import commands
 from experiments.reporting.commands import say
 from utils.cli import Parser, add_option, called_as, parse
 from utils.results.folder import results_root
-from utils.startup import importing
+from utils.startup import importing, until_ctrl_c
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
@@ -48,7 +48,9 @@ def _run(parser: Parser) -> None:
 
 
 def _name(parser: Parser) -> None:
-    text = "only these names (default: all metrics; curves: bound; table: elbo and log_px)"
+    text = (
+        "only these names (default: all metrics; curves: bound; table and lines: elbo and log_px)"
+    )
     add_option(parser, "name", nargs="+", default=[], metavar="NAME", help=text)
 
 
@@ -93,8 +95,20 @@ def _units(parser: Parser) -> None:
 def _axes(parser: Parser) -> None:
     text = "what stands in the rows: labels of a sweep, or posterior, loss, dataset, ..."
     add_option(parser, "rows", nargs="+", default=[], metavar="AXIS", help=text)
-    text = "what stands across, such as 'data set'; the best of each column is in bold (LaTeX)"
+    text = (
+        "what stands across, such as 'data set', or 'bound' for each quantity; the best of each "
+        "column is in bold (LaTeX)"
+    )
     add_option(parser, "columns", nargs="+", default=[], metavar="AXIS", help=text)
+
+
+def _lines(parser: Parser) -> None:
+    text = "the label of a sweep, or column, whose numbers stand along the figure's x-axis"
+    add_option(parser, "across", required=True, metavar="AXIS", help=text)
+    text = "a line for each value of these (default: posterior); one of a single point is level"
+    add_option(parser, "lines", nargs="+", default=[], metavar="AXIS", help=text)
+    text = "of the x-axis (default: linear)"
+    add_option(parser, "scale", choices=("linear", "log"), default="linear", help=text)
 
 
 def _log_px(parser: Parser) -> None:
@@ -171,6 +185,12 @@ COMMANDS = (
             *(_experiment, _name, _split, _all, _axes, _units, _digits),
             *(_format("markdown"), _output),
         ),
+    ),
+    Command(
+        "lines",
+        "draw estimates against a number that a sweep varies",
+        commands.draw_lines,
+        (_experiment, _name, _split, _all, _lines, _units, _figure),
     ),
     Command(
         "gaps",
@@ -263,5 +283,10 @@ def _check_files(arguments: argparse.Namespace) -> None:
             raise ReportError(f"--{option} {path} is a folder; name a file in it")
 
 
+def program() -> int:
+    """The whole program."""
+    return until_ctrl_c(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils import cli
-from utils.startup import importing
-
-TRY_AGAIN = 75
+from utils.startup import importing, stop, until_ctrl_c
 
 DESCRIPTION = """\
 Does many runs that one file describes, here or on a cluster, and tabulates them.
@@ -126,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> int:
     """The whole program: until runs begin, nothing is to be saved when a signal comes."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: sys.exit(TRY_AGAIN))
-    return main()
+        signal.signal(number, stop)
+    return until_ctrl_c(main)
 
 
 if __name__ == "__main__":

@@ -113,8 +113,7 @@ class Chains(NamedTuple):
         """
         num_chains = len(self.log_w)
         effective = num_chains**2 / self._families.square().sum(0)  # NaN without any weight
-        enough = effective >= max(FEWEST_EFFECTIVE, SMALLEST_SHARE * num_chains)
-        return Quantity(enough.double())
+        return enough(effective, num_chains)
 
     @property
     def halves(self) -> dict[str, Quantity]:
@@ -135,6 +134,11 @@ class Chains(NamedTuple):
         ess = self.log_w.softmax(0).square().sum(0).reciprocal().nan_to_num(nan=0.0)
         shares = {"acceptance": Quantity(self.acceptance), "divergent": Quantity(self.divergent)}
         return {"ess": Quantity(ess), **shares}
+
+
+def enough(effective: Tensor, number: int) -> Quantity:
+    """1 where the error of the mean of weights worth ``effective`` (B,) can be believed."""
+    return Quantity((effective >= max(FEWEST_EFFECTIVE, SMALLEST_SHARE * number)).double())
 
 
 def cat(parts: list[Chains]) -> Chains:

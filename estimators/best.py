@@ -121,8 +121,9 @@ class Best(_OfSeveral):
         of: the estimators, at least two different ones, that need no simulated data; not
             ``exact``, to which noisy ones add nothing.
 
-    Besides ``log_px`` it gives each one's own estimate under its label, and ``winner``, the index
-    in ``of`` of the one that was taken.
+    Besides ``log_px`` it gives each one's own estimate under its label; ``winner``, the index in
+    ``of`` of the one that was taken; and ``reliable``, 1 where that one can be believed, as far as
+    it says so.
     """
 
     name = "max"
@@ -142,7 +143,18 @@ class Best(_OfSeveral):
         errors = torch.stack([_error(quantity).double() for quantity in own.values()])
         winner = values.nan_to_num(nan=-torch.inf).argmax(0, keepdim=True)  # (1, B)
         largest = Quantity(values.gather(0, winner)[0], errors.gather(0, winner)[0])
-        return Estimate(largest, {**own, "winner": Quantity(winner[0].double())})
+        believed = torch.stack([_said(estimate) for estimate in estimates.values()])
+        stats = {
+            "winner": Quantity(winner[0].double()),
+            "reliable": Quantity(believed.gather(0, winner)[0]),
+        }
+        return Estimate(largest, {**own, **stats})
+
+
+def _said(estimate: Estimate) -> Tensor:
+    """``reliable`` (B,); 1 where an estimator does not say."""
+    said = estimate.stats.get("reliable")
+    return torch.ones_like(estimate.log_px.value).double() if said is None else said.value
 
 
 def _error(quantity: Quantity) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from estimators.annealed import enough
 from estimators.importance import Moments
 from estimators.protocol import Estimate, Estimator, Quantity, estimators
 from models.generative import GenerativeModel
@@ -26,7 +27,8 @@ class Particles(Estimator):
     A set's mean weight is p(x) in the mean, however its draws depend on each other; sets are
     independent. So ``log_px`` is the log of the mean over sets and draws, its error from the
     spread over sets, ``set_bound`` the mean log of a set's mean weight, a lower bound on log p(x)
-    (Naesseth et al. 2018, arXiv 1705.11140), and ``ess`` how many sets the weights are worth.
+    (Naesseth et al. 2018, arXiv 1705.11140), ``ess`` how many sets the weights are worth, and
+    ``reliable`` 1 where that is three or more, and 5 % of all or more.
 
     Args:
         num_samples: S, draws of a set.
@@ -53,4 +55,5 @@ class Particles(Estimator):
         for _ in range(self.num_sets):
             log_w = posterior(context, log_joint, self.num_samples).log_w.double()  # (S, B)
             sets.add(log_w.logsumexp(0, keepdim=True) - math.log(len(log_w)))
-        return Estimate(sets.log_px, {"set_bound": sets.elbo, "ess": Quantity(sets.ess)})
+        said = {"ess": Quantity(sets.ess), "reliable": enough(sets.ess, self.num_sets)}
+        return Estimate(sets.log_px, {"set_bound": sets.elbo, **said})

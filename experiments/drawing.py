@@ -26,6 +26,7 @@ from utils.config.validation import validate
 from utils.console import Console
 from utils.results.folder import RunFolder, results_root
 from utils.results.methods import Method
+from utils.results.records import Estimate
 
 K = TypeVar("K", bound=Hashable)
 MOST_COMMANDS = 10  # that are told one by one
@@ -58,7 +59,7 @@ class Trained(NamedTuple):
     built: Built
     splits: Mapping[str, Tensor]
     numbers: Mapping[tuple[Method, str], float]
-    """By method and name."""
+    """By method and name, of the split that is ``held_out``."""
     folder: RunFolder
 
     def mean(self, estimator: str, name: str) -> float:
@@ -161,7 +162,14 @@ def _opened(config: RunConfig, folder: RunFolder) -> Trained:
     built.vae.requires_grad_(False)
     if "train" in config.phases or config.initialise is not None:
         load_evaluated(built.vae, config, folder, torch.device("cpu"))
-    return Trained(built, data.splits, means(folder.estimates.read()), folder)
+    return Trained(built, data.splits, means(held_out(folder.estimates.read())), folder)
+
+
+def held_out(rows: Sequence[Estimate]) -> list[Estimate]:
+    """The rows of the test split; where there are none of validation, else of training."""
+    there = {row.split for row in rows}
+    split = next((name for name in ("test", "validation", "train") if name in there), None)
+    return [row for row in rows if row.split == split]
 
 
 def over_seeds(values: Sequence[float], digits: int = 3) -> Number:

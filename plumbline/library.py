@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -74,7 +76,8 @@ class Run:
             that the run was measured with.
         device: where model and data lie.
 
-    Raises FileNotFoundError where there is no run, DamagedError where its status cannot be read.
+    Raises FileNotFoundError where there is no run, DamagedError where its status cannot be read,
+    ValueError for other weights.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class Run:
                 f"{folder} is no run: it holds no {self.folder.status_path.name}"
             )
         self.record: RunRecord = record
-        self._weights = weights
+        self._weights = _which(weights)
         self._device = torch.device(device)
 
     def __repr__(self) -> str:
@@ -268,7 +271,7 @@ def load(
         weights: see ``Run``.
         device: see ``Run``.
 
-    Raises FileNotFoundError where there is no such run.
+    Raises FileNotFoundError where there is no such run, ValueError for other weights.
     """
     folder = Path(run)
     if not folder.is_dir():
@@ -301,7 +304,7 @@ def run(
     base = None if config is None or isinstance(config, Mapping) else Path(config)
     assignments = [*_assignments(given), *_assignments(overrides)]
     if names := [str(path) for path in plugins]:
-        assignments.append(f"plugins+={json.dumps(names)}")
+        assignments.append(f"plugins+={_as_text(names)}")
     layer = configuration.load(base, additional, assignments, DEFAULTS)
     root = results_root(None if results is None else str(results))
     console = Console(verbosity=verbosity)
@@ -314,11 +317,37 @@ def _validated(layer: Layer) -> RunConfig:
     return validate(RunConfig, plugin_files.activate(layer))
 
 
+def _which(weights: str | int | None) -> str | int | None:
+    """The same, an epoch of NumPy as a plain integer. Raises ValueError for other words."""
+    if weights is None or weights in ("last", "best"):
+        return weights
+    try:
+        return operator.index(weights)  # type: ignore[arg-type]
+    except TypeError:
+        reason = f"`weights` is last, best or an epoch that was kept; got {weights!r}"
+        raise ValueError(reason) from None
+
+
 def _assignments(settings: Settings) -> Iterator[str]:
     if isinstance(settings, Mapping):
-        yield from (f"{key}={json.dumps(value)}" for key, value in settings.items())
+        yield from (f"{key}={_as_text(value)}" for key, value in settings.items())
     else:
         yield from settings
+
+
+def _as_text(value: Any) -> str:
+    """JSON, which is YAML but for halves of characters (``\\ud83d``): so none is escaped."""
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: a path as a text, a number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    try:
+        return os.fspath(value)
+    except TypeError:
+        raise TypeError(f"a {type(value).__name__} is no setting: {value!r}") from None
 
 
 def _columns(quantities: Mapping[str, Quantity]) -> Iterator[tuple[str, list[float]]]:

@@ -44,6 +44,7 @@ METHODS = {
         annealed("bdmc", 100, 500),
         annealed("bdmc", 9, 9),
         Method("exact"),
+        Method("exact_draws", settings_text({"num_samples": 2000})),
         *(optimum(family) for family in ("gaussian", "aux_real_nvp", "FFG", "AF")),
         optimum("gaussian", "paper (lr=0.1)"),
     )

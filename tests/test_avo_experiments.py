@@ -143,15 +143,10 @@ TINY = [
 SMALL = {  # what makes each experiment tiny
     "avo_toy": ["data.num_train=32", "data.num_test=4"],
     "avo_biased_noise": ["data.num_train=64", "data.num_test=4"],
-    "avo_beta_annealing": [
-        "model.decoder.hidden=[8]",
-        "encoder.hidden=[8]",
-        "evaluation.estimators=[{name: importance, num_samples: 20}]",
-    ],
 }
 
 
-FEW = {"avo_toy": ["--energies", "d"], "avo_beta_annealing": ["--lengths", "0", "1"]}
+FEW = {"avo_toy": ["--energies", "d"]}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +154,6 @@ FEW = {"avo_toy": ["--energies", "d"], "avo_beta_annealing": ["--lengths", "0", 
     [
         "avo_biased_noise",
         pytest.param("avo_toy", marks=pytest.mark.slow),
-        pytest.param("avo_beta_annealing", marks=pytest.mark.slow),
     ],
 )
 def test_one_command_makes_figure_and_table(experiment, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.config_files import quick, refused, write
 from utils.config.includes import read_file
 from utils.config.loading import load
-from utils.config.sources import DEFAULT, flow, parse
+from utils.config.sources import DEFAULT, block, flow, parse
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -180,3 +180,17 @@ def test_flow_is_read_back_in_one_line(value: Any):
     parsed = parse(text, DEFAULT)
     assert len(text.splitlines()) <= 1
     assert repr(None if parsed is None else parsed.value) == repr(value)
+
+
+NEARLY = ["1e-05", "1e3", "+1.5E3", "09", "-007", "1.", ".5", "~", "null", "yes", "0x1F", "#", ""]
+words = st.sampled_from(NEARLY) | texts.filter(str.isprintable)
+keys = words.filter(lambda word: word != "<<" and "." not in word)
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words
+
+
+@quick
+@given(st.dictionaries(keys, plain | st.lists(words)))
+def test_a_block_is_read_back(data: dict[str, Any]):
+    parsed = parse(block({"a": data, "b": [data]}), DEFAULT)
+    assert parsed is not None
+    assert repr(parsed.value) == repr({"a": data, "b": [data]})

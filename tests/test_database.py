@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import statistics
 import string
@@ -148,6 +149,8 @@ def test_network_file_systems_are_known(tmp_path: Path) -> None:
     assert not on_network(Path("/shared/t/results.sqlite"), mounts)
     assert not on_network(Path("/home/results.sqlite"), mounts)
     assert not on_network(Path("/shared/results.sqlite"), tmp_path / "none")
+    mounts.write_bytes(b"d / ext4 rw\nserver:/x /my\\040d\xfcta nfs4 rw\n")  # of Latin-1
+    assert on_network(Path(os.fsdecode(b"/my d\xfcta/results.sqlite")), mounts)
 
 
 def test_missing_and_foreign_databases_are_refused(tmp_path: Path) -> None:

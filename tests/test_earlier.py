@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from experiments.runner.earlier import Destination, set_aside
 from tests.finished_runs import Copy, finished_run
 from tests.run_rows import sql
 from utils import checkpoint
 from utils.checkpoint import previous_of
+from utils.console import Console
 
 pytestmark = pytest.mark.usefixtures("results_here")
 
@@ -73,6 +76,42 @@ def test_the_status_tells_what_each_phase_stands_on(copy):
 def test_unchanged_code_is_not_spoken_of(copy, capsys):
     assert copy.run() == 0
     assert "the code" not in capsys.readouterr().err
+
+
+def test_a_run_whose_setting_aside_was_cut_off_is_not_taken_for_another(copy, monkeypatch):
+    moved = []
+    monkeypatch.setattr(shutil, "move", lambda item, target: moved.append(item.name))
+    set_aside(copy.folder, Destination(copy.results, ""), Console(-1))
+    assert moved[-1] == "status.json"
+    assert {"metrics.csv", "last.pt", "config.yaml"} <= set(moved)
+
+
+def test_a_full_disk_leaves_the_stored_configuration(copy, capsys):
+    copy.edit_status(as_cut_off)
+    config = copy.folder.path / "config.yaml"
+    before = config.read_bytes()
+    config.with_suffix(".yaml.tmp").symlink_to("/dev/full")
+    assert copy.run() == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert config.read_bytes() == before
+
+
+def test_an_epoch_that_was_passed_before_it_was_to_be_kept_is_told(copy, capsys):
+    copy.edit_status(as_cut_off)
+    assert copy.run("runtime.keep_epochs=[1, 2]") == 0
+    assert "training has passed 2 and kept no weights of that" in capsys.readouterr().err
+
+
+def test_a_try_that_ended_before_it_computed_anything_leaves_no_doubt(copy, capsys):
+    def as_at_the_start(row: dict[str, Any]) -> None:
+        row |= {"status": "failed", "code": {}}  # by a full disk, say
+
+    copy.edit_status(as_at_the_start)
+    for name in ("metrics.csv", "estimates.csv", "last.pt", "previous_last.pt"):
+        (copy.folder.path / name).unlink(missing_ok=True)
+    assert copy.run() == 0
+    assert "does not record its code" not in capsys.readouterr().err
+    assert set(copy.folder.read_status().code) == set(PHASES)
 
 
 @pytest.mark.parametrize("phases", [PHASES, ("estimate",)])

@@ -305,6 +305,17 @@ def test_the_maximum_has_an_error_where_the_largest_has_one(linear_gaussian: Lin
     assert error[1].isnan()
 
 
+def test_the_maximum_is_believed_where_the_largest_is(linear_gaussian: LinearGaussian):
+    class Doubtful(Fixed):
+        def __call__(self, *args, **kwargs) -> Estimate:
+            log_px, _ = super().__call__(*args, **kwargs)
+            return Estimate(log_px, {"reliable": Quantity(torch.tensor([0.0, 0.0, 1.0]).double())})
+
+    of = [Doubtful("a", -1.0, -5.0, -3.0), Fixed("b", -2.0, -4.0, -4.0)]  # b does not say
+    _, stats = Best(of=of)(linear_gaussian, gaussian(2), X, CONTEXT)
+    assert stats["reliable"].value.tolist() == [0, 1, 1]
+
+
 def test_the_maximum_is_built_of_a_configuration(linear_gaussian: LinearGaussian):
     ais = {"name": "ais", "num_distributions": 10, "num_chains": 20}
     node = make_node(estimators, {"name": "max", "of": [{"name": "importance"}, ais]})

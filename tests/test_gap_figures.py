@@ -123,6 +123,13 @@ def test_bars_have_room_beside_long_settings(tmp_path: Path) -> None:
     assert "step_size=1e-09" in axis.get_yticklabels()[0].get_text()  # an exponent stays whole
 
 
+def test_a_dollar_in_settings_is_no_formula(tmp_path: Path, capsys: Read) -> None:
+    for number, where in enumerate(("/a", "/$b_{$")):  # would be a formula, and a broken one
+        config = settings(data={"name": "own", "path": where})
+        add_run(tmp_path, f"hash{number}", {**ESTIMATED, **OPTIMISED}, config=config)
+    assert plot(tmp_path, "--figure", str(tmp_path / "bars.png")) == 0
+
+
 def test_panels_have_room_below_long_settings(tmp_path: Path) -> None:
     lines = long_lines(tmp_path, epoch="1")
     lines = [

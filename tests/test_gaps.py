@@ -338,6 +338,8 @@ def test_what_a_run_has_it_does_not_borrow(tmp_path: Path, capsys: Read) -> None
         ({}, {"encoder": {"name": "linear"}}),
         ({}, {"posterior": {"name": "gaussian", "covariance": "full"}}),
         ({}, {"data": {"name": "digits", "validation_size": 100}}),
+        ({}, {"refinement": {"name": "ascent"}}),
+        ({}, {"plugins": [{"path": "plugins/own.py", "digest": "0123456789ab"}]}),
     ],
 )
 def test_nothing_is_borrowed_of_other_weights_or_data(
@@ -413,7 +415,8 @@ def test_estimates_with_halves_are_combined(tmp_path: Path, capsys: Read) -> Non
     assert plot(tmp_path, log_px="combined") == 0
     said = capsys.readouterr().out
     (row,) = rows_of(said)
-    assert row["log p(x) by"] == "combined: AIS-100x500 50 %, IWAE-5000 50 %"  # equal errors
+    said_by = "combined: AIS-100x500 50 %, IWAE-5000 50 %"  # equal errors
+    assert row["log p(x) by"] == f"{said_by}; left out: gaussian (fast)"
     pairs = zip(*two.values(), strict=True)
     log_px = [math.log(statistics.fmean(map(math.exp, pair))) for pair in pairs]
     optimum = OPTIMISED["local_optimisation/gaussian (fast)/test/elbo"]
@@ -430,6 +433,13 @@ def test_an_exact_answer_beats_a_combination(tmp_path: Path, capsys: Read) -> No
     (row,) = rows_of(capsys.readouterr().out)
     assert row["log p(x) by"] == "exact: exact 100 %"
     assert row["approximation gap"] == spread((0.5, 0.5, 0.5, 1.5))
+
+
+def test_the_largest_is_of_estimates_from_below(tmp_path: Path, capsys: Read) -> None:
+    above = {"estimate/draws-2000/test/log_px": (-80.0, -70.0, -75.0, -86.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **above})
+    (row,) = shown(tmp_path, capsys)
+    assert row["log p(x) by"] == "max: AIS-100x500 50 %, IWAE-5000 50 %; left out: draws-2000"
 
 
 def test_without_halves_the_estimate_of_the_least_error_that_can_be_believed_is_taken(
@@ -478,6 +488,21 @@ def test_what_estimators_say_of_their_halves_counts(tmp_path: Path, capsys: Read
     assert row["log p(x)"].endswith("†50 %")
 
 
+def test_a_combination_needs_an_estimator_that_is_believed_in_both_halves(
+    tmp_path: Path, capsys: Read
+) -> None:
+    two = halves("AIS-100x500") | halves("IWAE-5000")
+    said_so = {
+        f"estimate/{label}/test/reliable_{half}": (float(half == good),) * 4
+        for label, good in (("AIS-100x500", "a"), ("IWAE-5000", "b"))
+        for half in "ab"
+    }
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **two, **said_so})
+    assert plot(tmp_path, log_px="combined") == 0
+    (row,) = rows_of(capsys.readouterr().out)
+    assert row["log p(x)"].endswith("†100 %")  # weights go to the halves that are not believed
+
+
 def test_a_gap_smaller_than_its_error_is_marked(tmp_path: Path, capsys: Read) -> None:
     optimum = "local_optimisation/gaussian (fast)/test/elbo"
     add_run(tmp_path, "aaa", shifted({**ESTIMATED, **OPTIMISED}, 1.25, optimum))
@@ -509,6 +534,24 @@ def test_gaps_have_a_bound_from_above_by_bidirectional_monte_carlo(
     add_run(tmp_path, "bbb", {**ESTIMATED, **OPTIMISED, **width, **exact})
     known = table(tmp_path, capsys)[1]
     assert known["approximation gap at most"] == ""  # it is known
+
+
+def test_a_width_bounds_gaps_to_the_annealing_that_it_judges_alone(
+    tmp_path: Path, capsys: Read
+) -> None:
+    other = {"estimate/BDMC-9x9/simulated/width": (9.0, 9.0)}
+    add_run(tmp_path, "aaa", {**ESTIMATED, **OPTIMISED, **other})
+    (row,) = table(tmp_path, capsys)
+    assert "inference gap at most" not in row  # no AIS-9x9 is there
+    assert row["width (BDMC-9x9)"] == "9.0"
+    nines = {"estimate/AIS-9x9/test/log_px": ESTIMATED["estimate/AIS-100x500/test/log_px"]}
+    bounds = {name: of for name, of in ESTIMATED.items() if "AIS" not in name}
+    narrow = {"estimate/BDMC-100x500/simulated/width": (0.0, 0.0)}  # of no AIS that is there
+    add_run(tmp_path, "aaa", {**bounds, **nines, **OPTIMISED, **other, **narrow})
+    (row,) = table(tmp_path, capsys)
+    assert float(row["inference gap at most"]) == pytest.approx(
+        statistics.mean((3, 3, 2, 4)) + 9.0
+    )
 
 
 def test_a_datum_of_unknown_error_is_no_harm(tmp_path: Path, capsys: Read) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 import main as program
 import plot_from_db
 from experiments.runner.build import build
-from experiments.runner.images import EXTENT, KINDS, are_images, grid, traversals
+from experiments.runner.images import EXTENT, KINDS, are_images, grid, save_png, traversals
 from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.trajectories import run_chain
 from experiments.runner.weights import load_evaluated
@@ -228,3 +228,9 @@ def test_vectors_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert images(run.results, tmp_path / "a.png") == 2
     assert "linear_gaussian of 1×1×8 numbers, are no images" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "samples.png").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/samples.png"):
+        save_png(torch.zeros(1, 8, 8), tmp_path / "samples.png")

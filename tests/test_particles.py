@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,6 +19,13 @@ from models.resampling import systematic
 from models.targets import GaussianMixture
 from tests.components import X, initial, make_posterior, normal, perturbed
 from tests.tiny_runs import QUICKSTART, run
+
+
+class Draws(NamedTuple):
+    """The weights that an estimator looks at."""
+
+    log_w: Tensor
+
 
 NO_DATA = torch.zeros(200, 0, 1, 1).double()
 MOVES: dict[str, dict[str, Any]] = {
@@ -123,6 +130,24 @@ def test_sets_give_log_px_and_a_lower_bound(linear_gaussian: LinearGaussian):
     assert ((got.log_px.value - exact).abs() < 5 * got.log_px.standard_error).all()
     assert (bound.value < exact + 4.5 * bound.standard_error).all()
     assert (bound.value <= got.log_px.value + 1e-9).all()
+
+
+def test_sets_of_which_one_has_all_the_weight_are_not_believed(linear_gaussian: LinearGaussian):
+    class Uneven:
+        """Draws alike within a set; the first set outweighs the others at the first datum."""
+
+        calls = 0
+
+        def __call__(self, context: Tensor, log_joint: object, num_samples: int) -> Draws:
+            self.calls += 1
+            first = [0.0 if self.calls == 1 else -50.0, 0.0]
+            return Draws(torch.tensor(first).expand(num_samples, 2))
+
+    got = Particles(num_samples=3, num_sets=20)(
+        linear_gaussian, Uneven(), X[:2], torch.zeros(2, 0)
+    )
+    assert got.stats["ess"].value.tolist() == pytest.approx([1, 20])
+    assert got.stats["reliable"].value.tolist() == [0, 1]
 
 
 @pytest.mark.usefixtures("results_here")

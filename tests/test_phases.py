@@ -230,6 +230,20 @@ def test_a_frozen_decoder_with_a_new_encoder(runs):
     assert not same(weights(start), weights(other), "model")
 
 
+def test_an_encoders_features_serve_a_posterior_of_another_size(runs):
+    trained = ran(runs)
+    folder = ran(
+        runs,
+        f"initialise={{run: {trained.path.name}, parts: [model, features]}}",
+        "training.fixed=[model, features]",
+        "posterior.name=planar",
+    )
+    old, new = weights(trained), weights(folder)
+    assert same(old, new, "model") and same(old, new, "encoder")
+    sizes = {name: len(of["amortiser.weight"]) for name, of in (("old", old), ("new", new))}
+    assert sizes["old"] < sizes["new"]
+
+
 def test_weights_of_an_epoch_that_was_kept(runs, capsys):
     trained = ran(runs, "runtime.keep_epochs=[1, 2]")
     first = ran(runs, LOCAL, f"initialise={{run: {trained.path.name}, weights: 1}}")

@@ -80,6 +80,20 @@ def test_each_bound_has_its_lines(root, capsys):
     ]
 
 
+def test_bounds_may_stand_across(root, capsys):
+    rows = rows_of(table(root, capsys, "--rows", "model", "--columns", "data set", "bound"))
+    across = [
+        f"{data}, {bound} (IWAE-5000)"
+        for data in ("MNIST", "digits")
+        for bound in ("ELBO", "log p(x)")
+    ]
+    assert [list(row) for row in rows] == 2 * [["model", *across]]
+    assert rows[1]["MNIST, log p(x) (IWAE-5000)"].startswith("-84.50 ± ")
+    assert rows[1][across[-1]] == "-"
+    rows = rows_of(table(root, capsys, "--rows", "model", "data set", "--columns", "bound"))
+    assert [(row["model"], row["data set"]) for row in rows] == list(MEANS)
+
+
 def test_columns_of_the_database_are_axes_too_and_keys_may_have_their_dots(root, capsys):
     printed = table(root, capsys, "--rows", "training.epochs", "posterior", *LOG_PX)
     assert list(rows_of(printed)[0]) == ["training.epochs", "posterior", "mnist", "digits"]
@@ -95,3 +109,20 @@ def test_what_cannot_stand_in_one_place_is_told(root, capsys):
     assert "2 configurations stand in one place" in said and "posterior=" in said
     said = refusal(root, capsys, "--rows", "modle", *LOG_PX)
     assert "no run has a label 'modle'" in said and "Did you mean 'model'?" in said
+
+
+def test_runs_without_a_place_are_counted(root, capsys):
+    axes = ("--rows", "model", "--columns", "data set", *LOG_PX)
+    assert "no label for an axis" not in table(root, capsys, *axes)
+    add_run(root, "plain", 0, {"log_px IWAE-5000": -80.0}, dataset="mnist")  # of no sweep
+    database = ResultsDatabase(database_url(root))
+    database.rebuild(root)
+    database.close()
+    printed = table(root, capsys, *axes)
+    assert "1 run(s) have no label for an axis." in printed
+    assert len(rows_of(printed)) == 2
+
+
+def test_a_place_with_numbers_of_several_data_sets_says_so(root, capsys):
+    said = refusal(root, capsys, "--rows", "model", "--columns", "loss", *LOG_PX)
+    assert "differ in data set:" in said and "splits" not in said

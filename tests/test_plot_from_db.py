@@ -161,6 +161,7 @@ def test_table_in_bits_per_dimension(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert r"$\mathbf{1.00}" in shown  # the lower one is the better one
     assert r"$7.00 \pm 0.65$" in shown  # ESS has no such unit
     assert "bits per dimension" in shown
+    assert "& -log p(x), bits/dim (IWAE-5000) & ESS (x)" in shown
     add_run(tmp_path, "old", 0, {"log_px IWAE-5000": -9.0})
     rebuild(tmp_path)
     assert plot(tmp_path, "table", "--units", "bits") == 2
@@ -198,6 +199,18 @@ def test_rows_that_look_alike_are_both_best(
     shown = capsys.readouterr().out
     assert shown.count(r"$\mathbf{-80.00} \pm") == 2
     assert r"$\mathrm{nan}$" in shown
+
+
+def test_the_highest_estimate_from_above_is_not_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, above in (("planar", -80.0), ("gaussian", -70.0)):
+        add_run(tmp_path, name, 0, {"log_px draws-2000": above}, posterior=name)
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "--format", "latex") == 0
+    shown = capsys.readouterr().out
+    assert "-70.00" in shown
+    assert "mathbf" not in shown
 
 
 def test_estimates_that_cannot_be_believed_are_marked(
@@ -270,6 +283,41 @@ def test_rows_are_of_runs_that_have_what_is_shown(
     assert row["ELBO (IWAE-100)"] == "-81.00 ± 0.65"
 
 
+def test_rows_of_a_configuration_that_two_experiments_share_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, "aaa", 0, {"elbo IWAE-100": -80.0}, experiment="expA")
+    for config_hash, num_layers in (("aaa", 1), ("bbb", 2)):
+        estimates = {"elbo IWAE-100": -80.0}
+        add_run(tmp_path, config_hash, 1, estimates, num_layers=num_layers, experiment="expB")
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table") == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert [(row["experiment"], row["settings"]) for row in rows] == [
+        ("expA", "num_layers=1"),
+        ("expB", "num_layers=1"),
+        ("expB", "num_layers=2"),
+    ]
+
+
+def test_optima_that_were_measured_in_two_ways_have_a_heading_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, by in enumerate(("IWAE-100", "IWAE-5000")):
+        folder = add_run(tmp_path, f"hash{number}", 0, {}, num_layers=number)
+        method = METHODS[by]._replace(family="FFG", search="fast")
+        folder.estimates.append(
+            [Estimate("local_optimisation", *method, "test", "elbo", 0, -80.0 - number)]
+        )
+    rebuild(tmp_path)
+    assert plot(tmp_path, "table", "-split", "test", "--format", "csv") == 0
+    first, second = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (first["ELBO (FFG (fast) by IWAE-100)"], second["ELBO (FFG (fast) by IWAE-5000)"]) == (
+        "-80.0",
+        "-81.0",
+    )
+
+
 def test_different_numbers_of_data_are_told(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,7 +326,7 @@ def test_different_numbers_of_data_are_told(
     folder.estimates.append([Estimate("estimation", *method, "test", "elbo", 99, -80.0)])
     rebuild(root)
     assert plot(root, "table") == 0
-    assert "digits test 4 to 5, NOT the same in all runs" in capsys.readouterr().out
+    assert "digits test 4 to 5, NOT the same for all numbers" in capsys.readouterr().out
 
 
 def test_table_goes_to_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

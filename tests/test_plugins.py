@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import yaml
 
 import main as program
 from experiments.runner import plugins
+from experiments.runner.schema import Plugin
 from models.posteriors.protocol import posteriors
 from tests.finished_runs import QUICKSTART, SMALL
 from utils.results.folder import RunFolder
@@ -143,7 +146,9 @@ def test_what_is_wrong_with_a_plugin_is_said_in_one_line(mine, text, expected, c
     assert posteriors.names() == before
 
 
-@pytest.mark.parametrize("path", [".", "/dev/null", "\\0", "nowhere/\\u20ac.py"])
+@pytest.mark.parametrize(
+    "path", [".", "/dev/null", "\\0", "nowhere/\\u20ac.py", "~no-such-user/x.py"]
+)
 def test_what_is_no_file_is_refused(path, capsys):
     assert run(*small(f'plugins=["{path}"]')) == 2
     said = capsys.readouterr().err
@@ -183,6 +188,17 @@ def test_what_is_no_list_of_paths_is_refused(capsys):
     assert "`plugins` must be a list" in capsys.readouterr().err
     assert run(*small("plugins=[3]")) == 2
     assert "plugins[0]" in capsys.readouterr().err
+
+
+def test_a_copy_that_is_there_is_not_written_again(tmp_path, mine):
+    digest = hashlib.sha256(mine.read_bytes()).hexdigest()[:12]
+    plugins.use({digest: mine})
+    plugins.keep_copies([Plugin(str(mine), digest)], tmp_path)
+    copy = tmp_path / "plugins" / "mine.py"
+    os.utime(copy, (0, 0))  # a disk that is full by now would cut it off
+    plugins.keep_copies([Plugin(str(mine), digest)], tmp_path)
+    assert copy.stat().st_mtime == 0
+    assert copy.read_text() == MINE
 
 
 def test_the_stored_configuration_names_the_copies(mine):

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import plumbline
+from plumbline import library
 from tests.finished_runs import QUICKSTART, SMALL
 from tests.test_plugins import MINE
 from utils.cli import COMMANDS, called_as
+from utils.config.assignments import parse_assignment
 
 pytestmark = pytest.mark.usefixtures("results_here")
 
@@ -132,7 +134,19 @@ def test_a_run_in_another_thread(results):
     assert made[0].record.status == "finished"
 
 
+def test_settings_may_be_what_python_has(tmp_path):
+    path = tmp_path / "\U0001f600.npz"  # two halves in JSON, where it is escaped
+    settings = {"data.path": path, "seed": np.int64(3), "labels": {"a": "é"}}
+    parsed = [parse_assignment(text) for text in library._assignments(settings)]
+    assert [assignment.value for assignment in parsed] == [str(path), 3, {"a": "é"}]
+    with pytest.raises(TypeError, match="a Tensor is no setting"):
+        list(library._assignments({"seed": torch.ones(2)}))
+
+
 def test_what_is_wrong_says_what(run, tmp_path):
+    assert plumbline.load(run.folder.path, weights=np.int64(1))._weights == 1  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="last, best or an epoch"):
+        plumbline.load(run.folder.path, weights="lst")
     with pytest.raises(FileNotFoundError, match="is no run"):
         plumbline.load(tmp_path)
     with pytest.raises(plumbline.ConfigError, match="Did you mean 'importance'"):

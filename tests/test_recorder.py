@@ -367,6 +367,16 @@ def test_rebuild_gives_the_same_database(tmp_path: Path) -> None:
     assert dump(rebuilt) == original
 
 
+def test_a_run_folder_may_be_a_link_to_a_place_of_another_name(tmp_path: Path) -> None:
+    path = finished_run(tmp_path, 0).path
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with closing(ResultsDatabase(database_url(tmp_path))) as database:
+        assert database.rebuild(tmp_path).imported == ["abc-s0"]
+        (row,) = database.query(select(schema.runs))
+    assert row["folder"] == str(tmp_path / "elsewhere")
+
+
 def test_rebuild_skips_what_it_cannot_read(tmp_path: Path) -> None:
     finished_run(tmp_path, 0)
     finished_run(tmp_path, 1).metrics.path.write_text("nonsense\n")

@@ -190,6 +190,7 @@ def test_a_family_without_an_encoder_is_fine_for_a_model_without_x(capsys):
         (["--list", "posteriors", "-set", "seed=3"], "--list takes no configuration"),
         (["-config", QUICKSTART, "--dry-run", "--db", "nonsense"], "is not a database URL"),
         (["-conf", QUICKSTART], "-config"),
+        (["-config", QUICKSTART, "--dry-run", "--results", "\udcfc"], "is not UTF-8"),
         (["--lst"], "--list"),
         (["--list", "posterior"], "posteriors"),
         (["--download", "mnits"], "mnist"),

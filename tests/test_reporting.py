@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from experiments.reporting.labels import distinguish
+from experiments.reporting.reliability import is_reliable
 from experiments.reporting.run_list import run_table
 from experiments.reporting.tables import (
     Heading,
@@ -22,6 +24,7 @@ from experiments.reporting.tables import (
     to_markdown,
 )
 from utils.results.lock import holding, shown_status
+from utils.results.methods import Method
 
 
 def test_markdown_keeps_pipes_out_of_the_way() -> None:
@@ -43,17 +46,26 @@ def test_latex_escapes() -> None:
         (-87.1534, 7.12, 2, "-87.2 ± 7.1"),
         (-87.1534, 71.2, 2, "-87 ± 71"),
         (-87.1534, 0.0712, 5, "-87.153 ± 0.071"),
+        (-87.1534, 0.0996, 5, "-87.15 ± 0.10"),  # two digits, not three
+        (-87.1534, 9.96, 2, "-87 ± 10"),
+        (-87.1534, math.inf, 2, "-87.15 ± inf"),
         (-87.1534, 0.0001, 2, "-87.15 ± 0.01"),  # never shown as zero
         (-87.1534, 0.0, 2, "-87.15 ± 0.00"),  # unless it is
         (-87.1534, None, 1, "-87.2"),
         (-0.004, 0.04, 2, "0.00 ± 0.04"),  # not -0.00
         (None, None, 1, "-"),
+        (-968230917.0, 71.2, 2, "-968230917 ± 71"),
+        (3.4104e14, 3.4099e14, 2, "3.4e14 ± 3.4e14"),
     ],
 )
 def test_numbers_have_the_digits_that_their_error_allows(
     mean: float | None, error: float | None, digits: int, text: str
 ) -> None:
     assert Number(mean, error, 3, digits).text() == text
+
+
+def test_powers_of_ten_are_set_as_a_formula() -> None:
+    assert Number(-2.5e8, 1e7, 1).latex() == r"$-2.5 \times 10^{8} \pm 1.0 \times 10^{7}$"
 
 
 def test_configurations_alike_in_their_group_are_told_apart_by_what_differs() -> None:
@@ -136,3 +148,21 @@ def test_no_latex_row_begins_with_what_ends_the_row_before_it():
     assert r"plain \\" in lines
     assert r"{}[1cm] x \\" in lines
     assert r"{}*starred \\" in lines
+    assert r"{}[x] \\" in to_latex(Table([Heading("[x]")], rows)).splitlines()
+
+
+def test_what_an_estimator_says_counts_for_its_own_run_alone() -> None:
+    rows = [
+        ("old", "k_hat", 0, 0.9),  # of before estimators said so themselves
+        ("old", "k_hat", 1, 0.3),
+        ("new", "k_hat", 0, 0.9),
+        ("new", "reliable", 0, 1.0),
+        ("new", "reliable", 1, 0.0),
+    ]
+    rows += [(run, "log_px", datum, -1.0) for run in ("old", "new") for datum in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["run", "name", "datum", "value"]).assign(
+        standard_error=0.1
+    )
+    found = is_reliable(frame, Method("importance"))
+    assert found["old"].tolist() == [False, True]
+    assert found["new"].tolist() == [True, False]

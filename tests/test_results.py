@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.run_rows import a_record, folder_of
-from utils.results import schema
+from utils.results import lock, schema
 from utils.results.database import database_url
 from utils.results.folder import CELLS, RunFolder, results_root
 from utils.results.methods import Method, settings_text
@@ -178,9 +179,24 @@ def test_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) ->
         Recorder(folder_of(tmp_path, record), record, database_url(tmp_path), warn=pytest.fail)
 
 
+def test_a_lock_that_cannot_be_had_is_an_error_that_names_it(tmp_path: Path, monkeypatch: Any):
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=f"{tmp_path}/lock"), lock.holding(tmp_path):
+        raise AssertionError("held")
+
+
 def test_results_root_is_as_given_else_from_the_environment(monkeypatch: Any) -> None:
     monkeypatch.setenv("VI_RESULTS", "/elsewhere")
     assert results_root("here") == Path("here")
     assert results_root() == Path("/elsewhere")
     monkeypatch.delenv("VI_RESULTS")
     assert results_root() == Path("results")
+
+
+def test_results_root_knows_homes(monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", "/home/mine")
+    assert results_root("~/results") == Path("/home/mine/results")
+    assert results_root("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -92,6 +93,15 @@ def test_runs_are_tasks_and_those_that_need_others_wait_for_them(tmp_path, monke
     assert "evaluation.weights=last" in cluster.scripts()[1].read_text()
     if checker := shutil.which("shellcheck"):
         assert subprocess.run([checker, cluster.scripts()[0]], check=False).returncode == 0
+
+
+def test_blanks_in_names_and_folders_are_quoted(tmp_path, plan):
+    text = slurm.script("my sweep", plan.runs, None, {}, tmp_path / "a b", tmp_path)
+    options = re.findall("^#SBATCH (.*)", text, re.MULTILINE)
+    assert [shlex.split(option) for option in options] == [  # sbatch splits and unquotes alike
+        [f"--{option}"]
+        for option in ("job-name=my sweep", "array=0-3", f"output={tmp_path}/a b/%A_%a.out")
+    ]
 
 
 def test_a_task_does_its_run_with_its_log(tmp_path, monkeypatch, plan):

@@ -139,6 +139,7 @@ def test_what_varies_can_be_changed_on_the_command_line(tmp_path, capsys):
         (["--gpus", "99"], "there is no GPU 99 here"),
         (["--seeds", "x"], "--seeds: seeds are like 3, 0-4"),
         (["--vary", "covariance"], "--vary covariance: name at least one choice"),
+        (["--vary", "covariance", "full", "--vary", "covariance", "x"], "given twice"),
         (["--vary", "covarianc", "full"], "Did you mean 'covariance'?"),
         (["--max-time", "55"], "--max-time: a time is written like 55m"),
         (["-set", "training.epoch=3"], "-set: unknown key `training.epoch`"),
@@ -156,8 +157,10 @@ def test_a_report_that_cannot_be_made_is_told_before_anything_begins(
     tmp_path, monkeypatch, capsys
 ):
     begun = does(tmp_path, monkeypatch)
-    assert run(write(tmp_path, SWEEP + "then: [table, gapz, table --formt csv]")) == 2
+    then = "then: [table, gapz, table --formt csv, 'table \"x']"
+    assert run(write(tmp_path, SWEEP + then)) == 2
     said = capsys.readouterr().err
+    assert '`then`: plot_from_db.py table "x: No closing quotation' in said
     assert "`then`: plot_from_db.py gapz" in said and "Did you mean '--format'" in said
     assert not begun.read_text()
 

@@ -64,6 +64,24 @@ def test_files_are_choices_by_name_or_pattern_relative_to_who_names_them(tmp_pat
     assert expand(sweep.stage)[0].words[1].text == str(tmp_path / "two.yaml")
 
 
+def test_points_beyond_all_measure_are_refused_at_once(tmp_path):
+    axes = ", ".join(f"{name}: {list(range(10))}" for name in "abcdefghi")
+    sweep = read_sweep(tmp_path, f"config: base.yaml\ngrid: {{{axes}}}")
+    with pytest.raises(ConfigError, match=r"more than 100,000 points \(10 x 10 x .*\); leave"):
+        expand(sweep.stage)
+
+
+def test_a_path_may_hold_an_equals_sign(tmp_path):
+    long = f"training={{epochs: 2{' ' * 300}}}"  # longer than a file's name may be
+    text = (
+        "config: base.yaml\nadditional_configs: [one.yaml]\ngrid: {like: one*.yaml, lr: "
+        f"{{file: lr=1.yaml, set: training.epochs=3, long: '{long}'}}}}"
+    )
+    more = {"one": "seed: 1", "lr=1": "training: {epochs: 4}"}
+    configs = [run.identified.config for run in plan_of(tmp_path / "a=b", text, **more).runs]
+    assert [(c.seed, c.training.epochs) for c in configs] == [(1, 4), (1, 3), (1, 2)]
+
+
 def test_values_of_all_kinds_mean_on_the_command_line_what_they_mean_in_the_file(tmp_path):
     text = "config: base.yaml\ngrid: {training.fixed: [null, [model]], experiment: [a, '1e3']}"
     plan = plan_of(tmp_path, text)
@@ -138,6 +156,7 @@ def test_points_that_are_one_run_are_done_once_and_told(tmp_path):
         ("seeds: 1", "sweep.yaml:1: missing required key `config`"),
         ("config: base.yaml\ngird: {}", "sweep.yaml:2: unknown key `gird`. Did you mean `grid`?"),
         ("config: no.yaml", "no.yaml"),
+        ("config: .", "is a folder; a YAML file is expected"),
         ("config: base.yaml\ngrid:\n  a: []", "sweep.yaml:3: `grid.a` is empty"),
         ("config: base.yaml\ngrid:\n  a: {}", "sweep.yaml:3: `grid.a` is empty"),
         ("config: base.yaml\ngrid: {a: 3}", "an axis is a list of values"),

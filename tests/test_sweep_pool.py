@@ -196,6 +196,15 @@ def test_how_far_a_run_is_stands_in_its_folder(tmp_path, status, state):
     assert look(run.folder).state == state
 
 
+def test_a_finished_run_whose_labels_are_damaged_has_failed(tmp_path):
+    (run,) = plan_of(tmp_path, "config: base.yaml\nseeds: 0").runs
+    run.folder.create()
+    run.folder.write_status(RunRecord("small", run.identified.hash, 0, status="finished"))
+    run.folder.labels.path.write_text("experiment,name,value\nsmall,a\n")
+    state, message = look(run.folder)
+    assert state == "failed" and f"{run.folder.labels.path}:2: " in message
+
+
 def test_a_run_whose_lock_is_held_goes_on(tmp_path):
     (run,) = plan_of(tmp_path, "config: base.yaml\nseeds: 0").runs
     run.folder.create()

@@ -63,10 +63,9 @@ def test_variables_say_what_varies(tmp_path):
     assert options.vary == [["data", "digits", "x"], ["initialise.weights", "1", "3"]]
     assert options.set == ["runtime.keep_epochs=[1,3]"]
     script = folder / "avo_beta_annealing" / "run.sh"
-    (_, *words), drawing = begun(tmp_path, script, LENGTHS="0 50", DATA="mnist")
+    ((_, *words),) = begun(tmp_path, script, LENGTHS="0 50", DATA="mnist")
     options = cli.parse(sweep.parser(), words)
-    assert options.vary == [["data", "mnist"], ["loss.warmup", "null", "{epochs: 50}"]]
-    assert "configs/avo_beta_annealing/additional/mnist.yaml" in drawing
+    assert options.vary == [["data", "mnist"], ["annealing", "0", "50"]]
 
 
 def test_results_are_written_at_once(monkeypatch):

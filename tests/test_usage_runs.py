@@ -7,10 +7,12 @@ import io
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import main as program
 import plot_from_db
+from experiments.reporting.units import unit_figure
 from experiments.runner.phases import usage
 from tests.components import SEED
 from utils.results.folder import RunFolder
@@ -161,3 +163,15 @@ def test_the_end_of_the_encoders_steps_needs_validation_data(capsys):
     likelihood = "model.likelihood={name: gaussian}"
     assert run(steps, data, likelihood) == 2
     assert "compares data of a validation split" in capsys.readouterr().err
+
+
+def test_units_are_drawn_beside_a_run_that_was_cut_off_amid_them() -> None:
+    config = {"posterior": {"name": "gaussian"}}
+    about = {"hash": "a", "posterior": "gaussian", "loss": "elbo", "dataset": "digits"}
+    runs = pd.DataFrame([{"id": f"a-s{n}", "seed": n, "config": config, **about} for n in (0, 1)])
+    rows = [("a-s0", 1.0), ("a-s0", 3.0), ("a-s1", 9.0)]
+    estimates = pd.DataFrame(
+        [{"run": run, "split": "test", "name": "dimension_kl", "value": kl} for run, kl in rows]
+    )
+    (line,) = unit_figure(estimates, runs).axes[0].get_lines()
+    assert line.get_ydata().tolist() == [3.0, 1.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,9 +41,11 @@ def make_run(results: Path, name: str, status: Any = "finished", **known: Any) -
     return folder
 
 
-def add_log_px(folder: RunFolder, split: str, *values: float, phase: str = "estimate") -> None:
+def add_log_px(
+    folder: RunFolder, split: str, *values: float, phase: str = "estimate", by: str = "e"
+) -> None:
     folder.estimates.append(
-        Estimate(phase, *Method("e"), split, "log_px", datum, value)
+        Estimate(phase, *Method(by), split, "log_px", datum, value)
         for datum, value in enumerate(values)
     )
 
@@ -60,6 +63,20 @@ def test_the_best_run_has_the_highest_mean_on_held_out_data(tmp_path):
         for split, values in splits.items():
             add_log_px(folder, split, *values)
             add_log_px(folder, split, 0.0, phase="local_optimisation")
+    assert find_run(Initialise("best", "mine"), tmp_path) == "b-s0"
+
+
+def test_a_run_whose_log_px_is_nan_is_not_the_best(tmp_path):
+    for name, value in (("a", math.nan), ("b", -9.0), ("c", math.nan)):
+        add_log_px(make_run(tmp_path, name), "test", value)
+    assert find_run(Initialise("best", "mine"), tmp_path) == "b-s0"
+
+
+def test_an_estimate_from_above_makes_no_run_the_best(tmp_path):
+    for name, below, above in (("a", -9.0, 5.0), ("b", -1.0, 0.0)):
+        folder = make_run(tmp_path, name)
+        add_log_px(folder, "test", below)
+        add_log_px(folder, "test", above, by="exact_draws")
     assert find_run(Initialise("best", "mine"), tmp_path) == "b-s0"
 
 

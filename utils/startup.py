@@ -6,14 +6,39 @@ Only the standard library is imported here, and nothing of it that older Pythons
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (3, 11)
+TRY_AGAIN, CTRL_C = 75, 130
+
+
+def stop(number: int, frame: object) -> NoReturn:
+    """Handle a signal that comes while there is nothing to save: one line, and exit code 75."""
+    name = "--max-time" if number == signal.SIGALRM else signal.Signals(number).name
+    _say(f"stopped by {name}; the same command goes on\n")
+    sys.exit(TRY_AGAIN)
+
+
+def until_ctrl_c(main: Callable[[], int]) -> int:
+    """What ``main`` returns; 130 and one line where Ctrl-C comes while it is at no run."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        _say("stopped\n")
+        return CTRL_C
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:  # closed by who began the process
+        with suppress(OSError, RuntimeError):  # nobody reads it, or another message is at hand
+            sys.stderr.write(text)
 
 
 @contextmanager

@@ -2,24 +2,15 @@
 # The final bound of VAE, HVI and HVI-AVO after a KL annealing of several lengths; then the figure.
 #   bash experiments/avo_beta_annealing/run.sh [FILE.yaml ...]   further files
 #   DATA=mnist   the data set: digits (default) or mnist
-#   LENGTHS="0 20 200"   epochs of annealing; 0: none
+#   LENGTHS="0 50 200"   epochs of annealing: 0 (none), 20, 50, 100, 200 or 300
 #   SEEDS="0 1"   which seeds   JOBS=2   runs side by side   EXTRA="a.b=c"   further assignments
 # Finished runs are skipped, runs that were cut off go on: docs/sweeps.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-data=${DATA:-digits}
 read -ra lengths <<<"${LENGTHS:-0 20 100 300}"
-warmups=()
-for length in "${lengths[@]}"; do
-    if [[ $length = 0 ]]; then warmups+=(null); else warmups+=("{epochs: $length}"); fi
-done
 read -ra seeds <<<"${SEEDS:-0}"
 read -ra extra <<<"${EXTRA:-}"
 "${PYTHON:-python}" sweep.py configs/avo_beta_annealing/sweep.yaml \
     --jobs "${JOBS:-1}" --seeds "${seeds[@]}" \
-    --vary data "$data" \
-    --vary loss.warmup "${warmups[@]}" \
+    --vary data "${DATA:-digits}" --vary annealing "${lengths[@]}" \
     -additional_configs "$@" -set "${extra[@]}"
-"${PYTHON:-python}" -m experiments.avo_beta_annealing.figure --seeds "${seeds[@]}" \
-    --lengths "${lengths[@]}" \
-    -additional_configs "configs/avo_beta_annealing/additional/$data.yaml" "$@" -set "${extra[@]}"

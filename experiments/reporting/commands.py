@@ -84,6 +84,45 @@ def make_table(arguments: argparse.Namespace) -> None:
     from experiments.reporting import pivot, queries, reliability, summary, tables
 
     database = _database(arguments)
+    runs, estimates, names, left_out = _estimates(arguments, database)
+    for_programs = arguments.format == "csv"
+    how = {"digits": arguments.digits, "units": arguments.units}
+    if arguments.rows or arguments.columns:
+        labels = queries.load_labels(database, runs)
+        axes = pivot.Axes(arguments.rows or ["posterior"], arguments.columns or ["dataset"])
+        placed = pivot.place(estimates, runs, labels, names, axes, **how)
+        table = pivot.pivot_table(placed, axes)
+    else:
+        table = summary.estimate_table(estimates, runs, names, with_hash=for_programs, **how)
+    _write(tables.FORMATS[arguments.format](table), arguments.output)
+    if for_programs:
+        say("\n".join(table.caption))
+    inner = ("reliable", *reliability.HALVES, *reliability.RELIABLE_HALVES)
+    if left_out := sorted(set(left_out) - set(inner)):
+        say(f"not shown: {', '.join(left_out)} (-name)")
+
+
+def draw_lines(arguments: argparse.Namespace) -> None:
+    """Write a figure of estimates against a number that a sweep varies."""
+    from experiments.reporting import curves, lines, pivot, queries
+
+    curves.check_suffix(arguments.output)
+    database = _database(arguments)
+    runs, estimates, names, _ = _estimates(arguments, database)
+    axes = pivot.Axes(arguments.lines or ["posterior"], [arguments.across], "--lines or --across")
+    labels = queries.load_labels(database, runs)
+    placed = pivot.place(estimates, runs, labels, names, axes, units=arguments.units)
+    figure = lines.line_figure(placed, axes, arguments.scale, arguments.units)
+    curves.save_figure(figure, arguments.output)
+    say("\n".join((*placed.notes, f"wrote {arguments.output}")))
+
+
+def _estimates(
+    arguments: argparse.Namespace, database: ResultsDatabase
+) -> tuple[DataFrame, DataFrame, list[str], list[str]]:
+    """The runs chosen, their estimates, the names chosen, and those that there are beside them."""
+    from experiments.reporting import queries, reliability, summary
+
     runs = queries.load_runs(database, arguments.experiment)
     runs = runs if arguments.all else queries.finished(runs)
 
@@ -97,20 +136,7 @@ def make_table(arguments: argparse.Namespace) -> None:
     queries.check_choice("name", names, present)
     needed = {*names, *reliability.ABOUT, *reliability.MARKED}
     estimates = chosen(queries.load_estimates(database, runs, sorted(needed)))
-    for_programs = arguments.format == "csv"
-    how = {"digits": arguments.digits, "units": arguments.units}
-    if arguments.rows or arguments.columns:
-        labels = queries.load_labels(database, runs)
-        axes = pivot.Axes(arguments.rows or ["posterior"], arguments.columns or ["dataset"])
-        table = pivot.pivot_table(estimates, runs, labels, names, axes, **how)
-    else:
-        table = summary.estimate_table(estimates, runs, names, with_hash=for_programs, **how)
-    _write(tables.FORMATS[arguments.format](table), arguments.output)
-    if for_programs:
-        say("\n".join(table.caption))
-    inner = ("reliable", *reliability.HALVES, *reliability.RELIABLE_HALVES)
-    if left_out := sorted(set(present) - {*names, *inner}):
-        say(f"not shown: {', '.join(left_out)} (-name)")
+    return runs, estimates, names, [name for name in present if name not in names]
 
 
 def tabulate_gaps(arguments: argparse.Namespace) -> None:

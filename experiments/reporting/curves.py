@@ -50,7 +50,7 @@ def curve_figure(metrics: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def put_legend(figure: Figure) -> None:
+def put_legend(figure: Figure, title: str = "mean ± standard error over n seeds") -> None:
     """One legend for all panels, below them."""
     handles = {  # a configuration may be missing in some panels, not in all
         text: handle
@@ -61,7 +61,7 @@ def put_legend(figure: Figure) -> None:
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        title="mean ± standard error over n seeds",
+        title=title,
         fontsize="small",
         title_fontsize="small",
     )
@@ -78,13 +78,20 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150, metadata=metadata[path.suffix.lower()])
 
 
+def plain(text: str) -> str:
+    """``text`` that begins no formula, whatever people have put into it."""
+    return text.replace("$", r"\$")
+
+
 def legend(runs: pd.DataFrame) -> dict[str, str]:
     """By hash: posterior, loss, what else differs, and the number of seeds."""
     settings = configuration_labels(runs, ("posterior", "loss"))
     counts = runs["hash"].value_counts()
     first = runs.drop_duplicates("hash").to_dict("records")
     words = {run["hash"]: (run["posterior"], run["loss"], settings[run["hash"]]) for run in first}
-    return {key: f"{', '.join(filter(None, w))} (n={counts[key]})" for key, w in words.items()}
+    return {
+        key: plain(f"{', '.join(filter(None, w))} (n={counts[key]})") for key, w in words.items()
+    }
 
 
 def _draw(axis: Axes, values: pd.DataFrame, label: str, line: str, colour: str) -> None:

@@ -16,7 +16,8 @@ from utils.results.database import ResultsDatabase
 
 OF_LOG_PX = (*LOG_PX_NAMES, *ABOUT)  # what goes with an estimate of log p(x)
 NAMES = ("elbo", "width", "converged", *OF_LOG_PX)  # what the table is made of
-SAME = ("data", "model", "encoder", "posterior")  # with the weights, what L[q] depends on
+# With the weights, what L[q] depends on:
+SAME = ("data", "model", "encoder", "posterior", "refinement", "plugins")
 PARTS = {"model", "encoder", "posterior"}
 NAMED = 8  # runs of which a message tells the ids
 
@@ -61,7 +62,7 @@ def find_lenders(runs: pd.DataFrame, everything: pd.DataFrame) -> dict[str, str]
     """For runs with nothing but another one's weights: the run that may lend its estimates.
 
     That is the one which the weights are from, provided that it was itself measured with them, on
-    the same data with the same model and posterior.
+    the same data with the same model, posterior and refinement.
     """
     configs = dict(zip(everything["id"], everything["config"], strict=True))
     lenders = {}

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.reporting import ReportError
-from experiments.reporting.curves import COLOURS, PANEL_HEIGHT, PANEL_WIDTH
+from experiments.reporting.curves import COLOURS, PANEL_HEIGHT, PANEL_WIDTH, plain
 from experiments.reporting.gap_table import Line
 from experiments.reporting.gaps import AMORTISATION, APPROXIMATION, GAPS, INFERENCE
 from experiments.reporting.summary import SHOWN
@@ -150,7 +150,7 @@ def _labels(
 
     shown = [name for name in (*SHOWN, "optimisation", "split") if is_shown(name)]
     texts = [(", ".join(line.key[name] for name in shown), line.key["settings"]) for line in lines]
-    return ["\n".join(_wrap(part) for part in text if part) for text in texts]
+    return [plain("\n".join(_wrap(part) for part in text if part)) for text in texts]
 
 
 def _wrap(text: str) -> str:

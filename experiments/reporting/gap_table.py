@@ -108,7 +108,7 @@ def summarise(measured: Sequence[Measured], runs: pd.DataFrame, digits: int = 2)
                 numbers.optima(),
                 numbers.above(),
                 numbers.widths(),
-                f"{' and '.join(ways)}: {shares_in_words(_shares(entries))}",
+                f"{' and '.join(ways)}: {shares_in_words(_shares(entries))}{_left_out(entries)}",
                 ways,
                 _converged(entries),
             )
@@ -209,6 +209,12 @@ def _shares(entries: Sequence[Measured]) -> dict[str, float]:
         for method, share in entry.log_px.shares.items():
             shares[method.label] += float(np.nansum(share)) / size
     return shares
+
+
+def _left_out(entries: Sequence[Measured]) -> str:
+    """What log p(x) is not made of, though it was measured."""
+    labels = sorted({method.label for entry in entries for method in entry.log_px.left_out})
+    return f"; left out: {', '.join(labels)}" if labels else ""
 
 
 def shares_in_words(shares: Mapping[str, float]) -> str:

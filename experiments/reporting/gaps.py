@@ -50,9 +50,9 @@ class Measured:
 
     ``own`` labels the run's own family, where that was optimised. ``optima`` are L[q*] by family;
     ``values`` are ``elbo`` (L[q]) and the gaps by name; all are of the same data, those of
-    ``log_px``. ``judged`` are the gaps to the lower bound of the first of ``judgements``: with its
-    width they are bounds from above. ``converged``: by family, whether the search of each of these
-    data ended by its own rule, where that is known.
+    ``log_px``. ``judged`` are the gaps to the lower bound of the first of ``judgements``, where it
+    has one: with its width they are bounds from above. ``converged``: by family, whether the
+    search of each of these data ended by its own rule, where that is known.
     """
 
     run: str
@@ -147,8 +147,8 @@ def _measured(
     search: Search, known: _Known, judgements: Sequence[Judgement], ends: Mapping[str, Values]
 ) -> Measured:
     log_px, judged = known.log_px.values, {}
-    if judgements and known.log_px.way != EXACT:
-        judged = known.gaps(judgements[0].lower or log_px)
+    if judgements and judgements[0].lower is not None and known.log_px.way != EXACT:
+        judged = known.gaps(judgements[0].lower)
         judged.pop(AMORTISATION, None)  # does not end at log p(x)
     elbo = {} if known.elbo is None else {"elbo": known.elbo}
     return Measured(
@@ -182,10 +182,11 @@ def _amortised_bound(rows: pd.DataFrame) -> Values | None:
 
 
 def _judgements(simulated: pd.DataFrame | None, rows: pd.DataFrame) -> list[Judgement]:
+    """Those of an AIS that measured the data, too, come first."""
     if simulated is None:
         return []
     lower = {m: values_of(of) for m, of in by_method(rows[rows["name"] == "log_px"]).items()}
-    return [
+    judgements = [
         Judgement(
             method,
             values_of(of[of["name"] == "width"]),
@@ -195,3 +196,4 @@ def _judgements(simulated: pd.DataFrame | None, rows: pd.DataFrame) -> list[Judg
         for method, of in by_method(simulated).items()
         if (of["name"] == "width").any()
     ]
+    return sorted(judgements, key=lambda judgement: judgement.lower is None)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.reporting import ReportError
+from experiments.reporting.curves import plain
 from experiments.reporting.labels import configuration_labels
 from experiments.runner.build import BuildError, build, load_data
 from experiments.runner.images import KINDS, SMALLEST_SIDE, are_images, pixels
@@ -92,7 +93,7 @@ def _titles(runs: pd.DataFrame) -> dict[str, str]:
                 None,
                 (
                     f"{run['posterior']}, {run['loss']}",
-                    settings[run["hash"]].replace(", ", "\n"),
+                    plain(settings[run["hash"]].replace(", ", "\n")),
                     f"seed {run['seed']}" if several else "",
                 ),
             )

@@ -28,10 +28,23 @@ def configuration_labels(
         by: the column whose values stand each for a configuration, the keys of what is returned.
     """
     first = runs.drop_duplicates(by).to_dict("records")
-    return distinguish(
-        {run[by]: _seedless_config(run["config"], run["seed"]) for run in first},
-        {run[by]: tuple(run[name] for name in shown) for run in first},
-    )
+    configs = {run[by]: _seedless_config(run["config"], run["seed"]) for run in first}
+    return distinguish(configs, _groups(runs, shown, by))
+
+
+def _groups(runs: pd.DataFrame, shown: Sequence[str], by: str) -> dict[str, int]:
+    """For each configuration a number that it shares with those alike in ``shown``.
+
+    One whose seeds were made by two experiments stands in a row of each: it joins their groups.
+    """
+    alike: dict[Hashable, set[str]] = defaultdict(set)
+    for key, *seen in runs[[by, *shown]].itertuples(index=False, name=None):
+        alike[tuple(seen)].add(key)
+    groups: list[set[str]] = []
+    for members in alike.values():
+        joined = members.union(*(group for group in groups if group & members))
+        groups = [*(group for group in groups if not group & members), joined]
+    return {key: number for number, group in enumerate(groups) for key in group}
 
 
 def seedless(run: str, seed: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from estimators.combination import combine
 from experiments.reporting.queries import by_method
 from experiments.reporting.reliability import HALVES, RELIABLE_HALVES, is_reliable
 from experiments.reporting.statistics import Values
-from utils.results.methods import Method
+from utils.results.methods import FROM_ABOVE, Method
 
 Convention = Literal["combined", "max"]
 EXACT = "exact"  # the estimator that makes no error
@@ -44,19 +44,22 @@ class LogPx(NamedTuple):
     """log p(x) datum by datum.
 
     ``shares`` (N,) by method sum to 1; ``reliable`` (N,) says whether the number can be believed;
-    ``way`` is a key of ``CAPTIONS``.
+    ``way`` is a key of ``CAPTIONS``. ``left_out`` are estimates that cannot be part of that way:
+    they have no halves to combine, or lean upwards.
     """
 
     values: Values
     shares: Mapping[Method, np.ndarray]
     reliable: np.ndarray
     way: str
+    left_out: Sequence[Method] = ()
 
     def of(self, data: np.ndarray) -> LogPx:
         """The same of the given data."""
         chosen = np.isin(self.values.data, data)
         shares = {method: share[chosen] for method, share in self.shares.items()}
-        return LogPx(self.values.of(data), shares, self.reliable[chosen], self.way)
+        values, reliable = self.values.of(data), self.reliable[chosen]
+        return self._replace(values=values, shares=shares, reliable=reliable)
 
 
 class _Estimates(NamedTuple):
@@ -71,20 +74,24 @@ def log_px_of(rows: pd.DataFrame, convention: Convention) -> LogPx:
 
     Args:
         rows: of one run and split, out of ``load_estimates``; some of them estimate log p(x).
-        convention: ``combined`` unless no estimate has halves; exact answers beat all.
+        convention: ``combined`` unless no estimate has halves; exact answers beat all. Estimates
+            that lean upwards count where there are no others.
     """
     every = by_method(rows)
     names = {method: set(of["name"]) for method, of in every.items()}
-    methods = [method for method, known in names.items() if known & {"log_px", *HALVES}]
+    found = [method for method, known in names.items() if known & {"log_px", *HALVES}]
+    methods = [method for method in found if method.estimator != FROM_ABOVE] or found
     exact = [method for method in methods if method.estimator == EXACT]
     halved = [method for method in methods if names[method] >= set(HALVES)]
     if exact:
         return _chosen({m: every[m] for m in exact}, _largest, EXACT)
     if convention == "max":
-        return _chosen({m: every[m] for m in methods}, _largest, "max")
-    if halved:
-        return _combined({m: every[m] for m in halved})
-    return _chosen({m: every[m] for m in methods}, _least_error, "least error")
+        made = _chosen({m: every[m] for m in methods}, _largest, "max")
+    elif halved:
+        made = _combined({m: every[m] for m in halved})
+    else:
+        made = _chosen({m: every[m] for m in methods}, _least_error, "least error")
+    return made._replace(left_out=[method for method in found if method not in made.shares])
 
 
 def _chosen(
@@ -95,9 +102,8 @@ def _chosen(
     """One of the estimates of each datum."""
     data = _data(methods, "log_px")
     estimates = _estimates(methods, "log_px", data)
-    reliable = np.stack(
-        [is_reliable(of, method).reindex(data, fill_value=False) for method, of in methods.items()]
-    )
+    good = [is_reliable(of, method).droplevel("run") for method, of in methods.items()]
+    reliable = np.stack([of.reindex(data, fill_value=False) for of in good])
     chosen = choose(estimates, reliable)[None]  # (1, N)
     value, error, good = (
         np.take_along_axis(array, chosen, 0)[0] for array in (*estimates, reliable)
@@ -126,7 +132,8 @@ def _combined(methods: Mapping[Method, pd.DataFrame]) -> LogPx:
     found = combine(*map(torch.from_numpy, (value, error, reliable)))
     values = Values(data, found.log_px.numpy(), found.standard_error.numpy())
     shares = dict(zip(methods, found.weight.numpy(), strict=True))
-    return LogPx(values, shares, (reliable & ~np.isnan(value)).any(0).all(0), "combined")
+    believed = (reliable & ~np.isnan(value)).all(1).any(0)  # some estimator, in both halves
+    return LogPx(values, shares, believed, "combined")
 
 
 def _data(methods: Mapping[Method, pd.DataFrame], name: str) -> np.ndarray:

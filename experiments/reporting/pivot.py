@@ -22,20 +22,47 @@ from experiments.reporting.summary import (
     Quantity,
     Units,
     data_note,
+    in_words,
     measured,
 )
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
 from utils.cli import did_you_mean
 
+BOUND = "bound"
+"""The axis of quantities and their estimators."""
+
+
+Coordinates = tuple[str, ...]
+"""What a run has on axes."""
+
 
 class Axes(NamedTuple):
-    """What stands in the rows and across the columns: labels of runs, or columns of ``runs``."""
+    """What stands in the rows and across: labels of runs, columns of ``runs``, or BOUND.
+
+    ``options`` are those of the command line that say so.
+    """
 
     rows: Sequence[str]
     columns: Sequence[str]
+    options: str = "--rows or --columns"
 
 
-def pivot_table(
+class Placed(NamedTuple):
+    """Means over data and seeds, by where they stand: values in the rows, values across, quantity.
+
+    ``rows`` and ``columns`` are in the order in which runs are first met, ``quantities`` with
+    what they are called. ``caption`` says what numbers are, ``notes`` what these are of.
+    """
+
+    numbers: Mapping[tuple[Coordinates, Coordinates, Quantity], Number]
+    rows: Sequence[Coordinates]
+    columns: Sequence[Coordinates]
+    quantities: Mapping[Quantity, str]
+    caption: Sequence[str]
+    notes: Sequence[str]
+
+
+def place(
     estimates: pd.DataFrame,
     runs: pd.DataFrame,
     labels: pd.DataFrame,
@@ -44,14 +71,14 @@ def pivot_table(
     *,
     digits: int = 2,
     units: Units = "nats",
-) -> Table:
-    """Means over data and seeds by two axes; the best of each column is marked.
+) -> Placed:
+    """Means over data and seeds by two axes of runs; the best of each column is marked.
 
     Args:
         estimates: out of ``load_estimates``.
         runs: their rows of the table ``runs``.
         labels: what experiments call the runs (``load_labels``); a label goes before a column.
-        names: the quantities shown, each and each method in a line of its own.
+        names: the quantities shown, each and each method by itself.
         axes: what makes rows and columns.
         digits: decimals shown at most.
         units: of bounds.
@@ -59,19 +86,83 @@ def pivot_table(
     Raises ReportError for an axis that is not there, and where runs that stand in one place
     differ in more than their seed.
     """
-    runs = _with_axes(runs, labels, (*axes.rows, *axes.columns))
-    places = [_column(name) for name in (*axes.rows, *axes.columns)]
+    down, across = _of_runs(axes.rows), _of_runs(axes.columns)
+    every, runs = runs, _with_axes(runs, labels, (*down, *across))
+    places = [_column(name) for name in (*down, *across)]
     found = measured(
         estimates,
         runs,
         names,
         row=(*places, *COMPARABLE, "hash"),
-        comparable=(*places[len(axes.rows) :], *COMPARABLE),
+        comparable=(*places[len(down) :], *COMPARABLE),
         digits=digits,
         units=units,
     )
-    _check_unique(found, runs, places)
-    return _arranged(found, runs, axes, units)
+    _check_unique(found, runs, places, axes.options)
+    numbers = _by_place(found, down, across, axes.options)
+    doubtful = any(MARK in number.note for number in numbers.values())
+    notes = [*data_note(found.shown), *([NOTE] if doubtful else []), *status_note(runs)]
+    measured_runs = set(estimates.loc[estimates["name"].isin(names), "run"])
+    if left_out := measured_runs & set(every["id"]) - set(runs["id"]):
+        notes.append(f"{len(left_out)} run(s) have no label for an axis.")
+    return Placed(
+        numbers,
+        _in_order(runs, down),
+        _in_order(runs, across),
+        dict(zip(found.quantities, in_words(found.quantities, units), strict=True)),
+        (ERRORS, CAPTIONS[units]),
+        notes,
+    )
+
+
+def pivot_table(placed: Placed, axes: Axes) -> Table:
+    """The table of what ``place`` made of ``axes``.
+
+    Several quantities stand above each other; inmost in the columns where BOUND is one of these.
+    """
+    only = next(iter(placed.quantities)) if len(placed.quantities) == 1 else None
+    if only is None and BOUND not in axes.columns and BOUND not in axes.rows:
+        axes = axes._replace(rows=(*axes.rows, BOUND))
+    of_rows, of_columns = (
+        placed.quantities if BOUND in names else [None] for names in (axes.rows, axes.columns)
+    )
+    down = [_Place(values, quantity) for quantity in of_rows for values in placed.rows]
+    across = [_Place(values, quantity) for values in placed.columns for quantity in of_columns]
+
+    def number(row: _Place, column: _Place) -> Number | None:
+        quantity = row.quantity or column.quantity or only
+        return quantity and placed.numbers.get((row.values, column.values, quantity))
+
+    down = [row for row in down if any(number(row, column) for column in across)]
+    across = [column for column in across if any(number(row, column) for row in down)]
+    rows: list[list[Cell]] = [
+        [
+            *map(Text, _words(row, axes.rows, placed.quantities)),
+            *(number(row, column) or Number(None, None, 0) for column in across),
+        ]
+        for row in down
+    ]
+    headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
+    headings += [
+        Heading(", ".join(_words(column, axes.columns, placed.quantities)), True)
+        for column in across
+    ]
+    what = [f"{placed.quantities[only]} by {', '.join(axes.columns)}."] if only else []
+    return Table(headings, rows, (*what, *placed.caption, *placed.notes))
+
+
+class _Place(NamedTuple):
+    """A row or a column: values of its axes that runs have, and its quantity if it has one."""
+
+    values: Coordinates
+    quantity: Quantity | None
+
+
+def _words(place: _Place, names: Sequence[str], quantities: Mapping[Quantity, str]) -> list[str]:
+    """The place's value on each axis."""
+    values = iter(place.values)
+    of_bound = quantities[place.quantity] if place.quantity else ""
+    return [of_bound if name == BOUND else next(values) for name in names]
 
 
 _COLUMNS = {name: column for column in SHOWN for name in (column, PRETTY.get(column, column))}
@@ -82,8 +173,12 @@ def _column(name: str) -> str:
     return f"axis {name}"
 
 
+def _of_runs(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != BOUND]
+
+
 def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The runs with a column for each axis; those without a value are left out."""
+    """The runs with a column for each axis; those without a value are left out, and counted."""
     present = sorted(set(labels["name"]))
     for name in dict.fromkeys(names):
         label = next((of for of in (name, name.replace(".", " ")) if of in present), None)
@@ -93,7 +188,7 @@ def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -
         elif name in _COLUMNS:
             runs = runs.assign(**{_column(name): runs[_COLUMNS[name]]})
         else:
-            known = list(dict.fromkeys([*present, *_COLUMNS]))
+            known = list(dict.fromkeys([*present, *_COLUMNS, BOUND]))
             raise ReportError(
                 f"no run has a label {name!r}; there are {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
@@ -104,7 +199,9 @@ def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -
     return chosen
 
 
-def _check_unique(found: Measured, runs: pd.DataFrame, places: Sequence[str]) -> None:
+def _check_unique(
+    found: Measured, runs: pd.DataFrame, places: Sequence[str], options: str
+) -> None:
     """Raise ReportError where several configurations stand in one place."""
 
     def place(key: Mapping[str, str]) -> tuple[str, ...]:
@@ -117,53 +214,33 @@ def _check_unique(found: Measured, runs: pd.DataFrame, places: Sequence[str]) ->
             shown = " and ".join(sorted(of[key] for key in hashes)[:2])
             raise ReportError(
                 f"{len(hashes)} configurations stand in one place: {shown}; add what they differ "
-                "in to --rows or --columns, or choose an -experiment"
+                f"in to {options}, or choose an -experiment"
             )
 
 
-def _arranged(found: Measured, runs: pd.DataFrame, axes: Axes, units: Units) -> Table:
-    """Rows and columns in the order in which the runs are first met."""
-    several = len(found.quantities) > 1
-    across = _in_order(runs, axes.columns)
-    down = _in_order(runs, axes.rows)
-    numbers: dict[tuple[tuple[str, ...], tuple[str, ...], Quantity], Number] = {}
+def _by_place(
+    found: Measured, down: Sequence[str], across: Sequence[str], options: str
+) -> dict[tuple[Coordinates, Coordinates, Quantity], Number]:
+    numbers: dict[tuple[Coordinates, Coordinates, Quantity], Number] = {}
+    owners: dict[tuple[Coordinates, Coordinates, Quantity], Mapping[str, str]] = {}
     for key, line in zip(found.keys, found.numbers, strict=True):
-        row, column = (
-            tuple(key[_column(name)] for name in of) for of in (axes.rows, axes.columns)
-        )
+        row, column = (tuple(key[_column(name)] for name in names) for names in (down, across))
         for quantity, number in zip(found.quantities, line, strict=True):
             if number.mean is None:
                 continue
-            if (row, column, quantity) in numbers:
+            spot = row, column, quantity
+            other = owners.setdefault(spot, key)
+            if spot in numbers:
+                differing = [PRETTY.get(of, of) for of in COMPARABLE if key[of] != other[of]]
                 raise ReportError(
-                    "a place holds numbers of several splits or phases: choose one by -split"
+                    f"a place holds numbers that differ in {', '.join(differing)}: choose a split "
+                    f"by -split, add the others to {options}"
                 )
-            numbers[row, column, quantity] = number
-    rows: list[list[Cell]] = [
-        [
-            *map(Text, row),
-            *([Text(_shown(quantity))] if several else []),
-            *(numbers.get((row, column, quantity), Number(None, None, 0)) for column in across),
-        ]
-        for quantity in found.quantities
-        for row in down
-        if any((row, column, quantity) in numbers for column in across)
-    ]
-    headings = [Heading(PRETTY.get(name, name)) for name in axes.rows]
-    headings += [Heading("bound")] if several else []
-    headings += [Heading(", ".join(column), True) for column in across]
-    doubtful = any(MARK in number.note for number in numbers.values())
-    what = [] if several else [f"{_shown(found.quantities[0])} by {', '.join(axes.columns)}."]
-    caption = (*what, ERRORS, CAPTIONS[units], *data_note(found.shown))
-    return Table(headings, rows, (*caption, *([NOTE] if doubtful else []), *status_note(runs)))
+            numbers[spot] = number
+    return numbers
 
 
-def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:
+def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[Coordinates]:
     columns = [_column(name) for name in names]
-    ordered = runs.sort_values("started", kind="stable")
-    return list(dict.fromkeys(ordered[columns].astype(str).itertuples(index=False, name=None)))
-
-
-def _shown(quantity: Quantity) -> str:
-    name, method = quantity
-    return f"{PRETTY.get(name, name)} ({method.label})"
+    ordered = runs.sort_values("started", kind="stable")[columns].astype(str)
+    return list(dict.fromkeys(map(tuple, ordered.to_numpy())))

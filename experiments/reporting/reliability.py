@@ -21,29 +21,30 @@ FEWEST_CHAINS, SMALLEST_SHARE = 3.0, 0.05  # effective ones
 NOTE = (
     f"{MARK}: the share of the data whose estimate cannot be believed; it may be too low by many "
     f"times its error. k-hat of importance weights is above {LARGEST_K_HAT} (or above "
-    f"1 - 1/log10 K for few draws), or the effective number of annealed chains is below "
-    f"{FEWEST_CHAINS:g} or {SMALLEST_SHARE:.0%} of all, or the error is not known."
+    f"1 - 1/log10 K for few draws), or the effective number of annealed chains, or of sets of "
+    f"particles, is below {FEWEST_CHAINS:g} or {SMALLEST_SHARE:.0%} of all, or the error is not "
+    "known."
 )
 
 
 def is_reliable(rows: pd.DataFrame, method: Method) -> pd.Series:
-    """By datum, whether an estimate of log p(x) can be believed, as far as is known.
+    """By run and datum, whether an estimate of log p(x) can be believed, as far as is known.
 
     Args:
-        rows: of one run, split and ``method``; those named in ``ABOUT`` and ``MARKED``.
+        rows: of one split and ``method``; those named in ``ABOUT`` and ``MARKED``.
         method: whose they are.
     """
-    found = rows.pivot(index="datum", columns="name", values="value")
+    key = ["run", "datum"]
+    found = rows.pivot(index=key, columns="name", values="value")
     good = pd.Series(True, found.index)
-    if "reliable" in found:
-        good &= found["reliable"] == 1
-    else:  # of runs before estimators said so themselves
-        if "k_hat" in found:
-            good &= ~(found["k_hat"] > LARGEST_K_HAT)
-        if "ess" in found and "num_chains" in method.options:
-            enough = max(FEWEST_CHAINS, SMALLEST_SHARE * method.options["num_chains"])
-            good &= found["ess"] >= enough
-    errors = rows[rows["name"] == "log_px"].set_index("datum")["standard_error"].astype(float)
+    if "k_hat" in found:
+        good &= ~(found["k_hat"] > LARGEST_K_HAT)
+    if "ess" in found and "num_chains" in method.options:
+        enough = max(FEWEST_CHAINS, SMALLEST_SHARE * method.options["num_chains"])
+        good &= ~(found["ess"] < enough)
+    if "reliable" in found:  # else the run is of before estimators said so themselves
+        good = good.where(found["reliable"].isna(), found["reliable"] == 1)
+    errors = rows[rows["name"] == "log_px"].set_index(key)["standard_error"].astype(float)
     return good & errors.abs().lt(math.inf).reindex(good.index, fill_value=True)
 
 

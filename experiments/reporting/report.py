@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-import yaml
 from jinja2 import Environment
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -36,6 +35,7 @@ from experiments.reporting import (
 from experiments.reporting.curves import COLOURS, PANEL_HEIGHT, PANEL_WIDTH
 from experiments.reporting.labels import configuration_labels
 from experiments.reporting.tables import Table, to_csv
+from utils.config.sources import block
 from utils.results.database import ResultsDatabase
 
 PAGE = Path(__file__).with_name("report.html")
@@ -233,7 +233,7 @@ def _configurations(runs: pd.DataFrame) -> list[tuple[str, str]]:
     return [
         (
             f"{run['hash']}: {run['posterior']}, {run['loss']}, {run['dataset']}",
-            yaml.safe_dump(run["config"], sort_keys=False, allow_unicode=True),
+            block(run["config"]),
         )
         for run in first
     ]

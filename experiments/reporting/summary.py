@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from experiments.reporting import ReportError, queries
@@ -17,7 +16,7 @@ from experiments.reporting.queries import SIMULATED, by_method, status_note, val
 from experiments.reporting.reliability import MARK, MARKED, NOTE, is_reliable, mark
 from experiments.reporting.statistics import mean_of
 from experiments.reporting.tables import Cell, Heading, Number, Table, Text
-from utils.results.methods import UNITS, Method
+from utils.results.methods import FROM_ABOVE, UNITS, Method
 
 BOUNDS = ("elbo", "log_px")  # larger is better, so these have a best
 PRETTY = {
@@ -88,9 +87,7 @@ def estimate_table(
         for key, cells in zip(keys, numbers, strict=True)
     ]
     headings = [Heading(PRETTY.get(column, column)) for column in described]
-    headings += [
-        Heading(f"{PRETTY.get(name, name)} ({by.label})", True) for name, by in quantities
-    ]
+    headings += [Heading(label, True) for label in in_words(quantities, units)]
     doubtful = any(MARK in number.note for line in numbers for number in line)
     notes = [*data_note(shown), *([NOTE] if doubtful else []), *status_note(runs)]
     return Table(headings, rows, (ERRORS, CAPTIONS[units], *notes))
@@ -156,6 +153,25 @@ def _in_bits(estimates: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def in_words(quantities: Sequence[Quantity], units: Units) -> list[str]:
+    """``ELBO (IWAE-5000)``, ``-ELBO, bits/dim (IWAE-5000)``.
+
+    Where two optima are called the same, by what each was measured.
+    """
+
+    def words(name: str) -> str:
+        pretty = PRETTY.get(name, name)
+        return f"-{pretty}, bits/dim" if units == "bits" and name in BOUNDS else pretty
+
+    labels = [f"{words(name)} ({method.label})" for name, method in quantities]
+    counts = Counter(labels)
+    measured_by = [method._replace(family="", search="").label for _, method in quantities]
+    return [
+        label if counts[label] == 1 else f"{label[:-1]} by {by})"
+        for label, by in zip(labels, measured_by, strict=True)
+    ]
+
+
 def default_names(present: Sequence[str]) -> list[str]:
     """The bounds among the names that are there; every name where there is no bound."""
     return [name for name in BOUNDS if name in present] or sorted(present)
@@ -184,8 +200,7 @@ def _number(
     mean = mean_of([values_of(of) for _, of in chosen.groupby("run")], same_data=same_data)
     note = "" if mean.num_runs == num_runs else f" (n={mean.num_runs})"
     if name in MARKED:
-        reliable = [is_reliable(of, method) for _, of in found.groupby("run")]
-        note += mark(np.concatenate(reliable))
+        note += mark(is_reliable(found, method).to_numpy())
     return Number.of(mean, digits, note)
 
 
@@ -196,16 +211,19 @@ def _mark_best(
     comparable: Sequence[str],
     units: Units,
 ) -> None:
-    """Mark in each column of a bound the best of rows on the same data; all that look like it."""
+    """Mark in each column of a bound the best of rows on the same data; all that look like it.
+
+    None of an estimate from above, which is the higher the more a posterior misses.
+    """
     better = max if units == "nats" else min
     alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         alike[tuple(key[name] for name in comparable)].append(row)
-    for column, (name, _) in enumerate(quantities):
+    for column, (name, method) in enumerate(quantities):
         for rows in alike.values():
             means = {row: numbers[row][column].mean for row in rows}
             finite = {row: m for row, m in means.items() if m is not None and math.isfinite(m)}
-            if name not in BOUNDS or len(finite) < 2:
+            if name not in BOUNDS or method.estimator == FROM_ABOVE or len(finite) < 2:
                 continue
             best = numbers[better(finite, key=finite.__getitem__)][column]
             for row in finite:
@@ -229,12 +247,12 @@ def _described(
 
 
 def data_note(estimates: pd.DataFrame) -> list[str]:
-    """How many data points the means are over, and a warning where rows differ in that."""
+    """How many data points the means are over, and a warning where numbers differ in that."""
     parts = []
     of_data = estimates[estimates["estimator"] != UNITS]
     for (dataset, split), group in of_data.groupby(["dataset", "split"]):
         sizes = group.groupby(["run", "phase", *Method._fields, "name"]).size()
         low, high = sizes.min(), sizes.max()
-        size = str(low) if low == high else f"{low} to {high}, NOT the same in all runs"
+        size = str(low) if low == high else f"{low} to {high}, NOT the same for all numbers"
         parts.append(f"{dataset} {split} {size}")
     return [f"Data points: {'; '.join(parts)}."] if parts else []

@@ -86,10 +86,11 @@ class Number(Cell):
 
     @property
     def decimals(self) -> int:
-        """How many the error allows."""
-        if not self.standard_error:
+        """How many the error allows, itself rounded to two digits: 9.96 is 10."""
+        if not self.standard_error or not math.isfinite(self.standard_error):
             return self.digits
-        return min(self.digits, max(0, 1 - math.floor(math.log10(self.standard_error))))
+        exponent = int(f"{self.standard_error:.1e}".partition("e")[2])
+        return min(self.digits, max(0, 1 - exponent))
 
     def text(self) -> str:
         """``-87.15 ± 0.07``; a dash for no number."""
@@ -102,9 +103,9 @@ class Number(Cell):
         r"""``$-87.15 \pm 0.07$``; a dash for no number."""
         if self.mean is None:
             return "--"
-        mean = self.rounded().replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
+        mean = _in_formula(self.rounded())
         mean = rf"\mathbf{{{mean}}}" if self.best else mean
-        error = self._rounded_error()
+        error = _in_formula(self._rounded_error())
         spread = rf" \pm {error}" if error else ""
         return f"${mean}{spread}${escape_latex(self.note)}"
 
@@ -125,14 +126,32 @@ class Number(Cell):
 
     def rounded(self, decimals: int | None = None) -> str:
         """The mean as it is shown, or with so many decimals; never as -0."""
-        return f"{self.mean:z.{self.decimals if decimals is None else decimals}f}"
+        assert self.mean is not None
+        return self._format(self.mean, self.decimals if decimals is None else decimals)
 
     def _rounded_error(self) -> str:
         """The error as it is shown; one that is not zero is never shown as zero."""
         if self.standard_error is None:
             return ""
         least = 10.0**-self.decimals if self.standard_error > 0 else 0.0
-        return f"{max(self.standard_error, least):.{self.decimals}f}"
+        return self._format(max(self.standard_error, least), self.decimals)
+
+    def _format(self, value: float, decimals: int) -> str:
+        if not (self.standard_error and LARGE <= self.standard_error < math.inf):
+            return f"{value:z.{decimals}f}"
+        mantissa, exponent = f"{value:z.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+
+
+LARGE = 1e6
+"""With an error from here on numbers are shown by powers of ten."""
+
+
+def _in_formula(number: str) -> str:
+    mantissa, _, exponent = number.partition("e")
+    if exponent:
+        return rf"{mantissa} \times 10^{{{exponent}}}"
+    return number.replace("inf", r"\infty").replace("nan", r"\mathrm{nan}")
 
 
 NUMBER_FIELDS = ("", " s.e.", " lower", " upper", " runs", " note")
@@ -191,10 +210,10 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     r"""A tabular to be read by ``\input``; the caption stands in comments."""
     alignment = "".join("r" if heading.is_number else "l" for heading in table.headings)
-    head = " & ".join(escape_latex(heading.label) for heading in table.headings)
-    body = [" & ".join(cell.latex() for cell in row) for row in table.rows]
-    # After the end of a row LaTeX would take these for its argument.
-    body = [f"{{}}{row}" if row.startswith(("[", "*")) else row for row in body]
+    rows = [[escape_latex(heading.label) for heading in table.headings]]
+    rows += [[cell.latex() for cell in row] for row in table.rows]
+    # After a rule or the end of a row LaTeX would take these for its argument.
+    head, *body = [f"{'{}' * row[0].startswith(('[', '*'))}{' & '.join(row)}" for row in rows]
     lines = [
         r"% needs \usepackage{booktabs}",
         *(f"% {line}" for line in table.caption),

@@ -51,9 +51,13 @@ def unit_figure(estimates: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 
 def _draw(axis: Axes, rows: pd.DataFrame, label: str, line: str, colour: str) -> None:
-    """Mean over seeds of the largest, the second, ...; a band where there are two or more."""
+    """Mean over seeds of the largest, the second, ...; a band where there are two or more.
+
+    A run that was cut off may have measured fewer dimensions, and is left out then.
+    """
     curves = [np.sort(of["value"].to_numpy(float))[::-1] for _, of in rows.groupby("run")]
-    values = np.stack(curves)
+    size = max(map(len, curves))
+    values = np.stack([curve for curve in curves if len(curve) == size])
     centre, num = values.mean(0), len(values)
     error = values.std(0, ddof=1) / np.sqrt(num) if num > 1 else np.zeros_like(centre)
     rank = np.arange(1, len(centre) + 1)

@@ -58,7 +58,7 @@ def run(options: Namespace, command: Sequence[str]) -> int:
     console = Console(verbosity=options.verbose - options.quiet)
     options.command = shown(command)
     try:
-        with time_limit(_max_seconds(options), ExitCode.TRY_AGAIN):
+        with time_limit(_max_seconds(options)):
             return _action(options)(options, console)
     except (Exception, InterruptedRunError) as error:
         if options.debug:

@@ -6,6 +6,7 @@ import json
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.runner.defaults import DEFAULTS
 from experiments.runner.earlier import Destination
@@ -19,14 +20,40 @@ class UsageError(Exception):
     """The command line lacks something or contradicts itself."""
 
 
+RESUME = ("-resume", "--resume")
+
+
 def shown(command: Sequence[str]) -> str:
-    """A command line as a shell takes it, without passwords."""
-    return shlex.join(masked(word) for word in command)
+    """The command line, as a shell takes it, that goes on with what this one has begun.
+
+    It is without passwords, and without ``--resume never``, which would begin anew once more.
+    """
+    words, rest = [], iter(command)
+    for word in rest:
+        if word in RESUME:
+            next(rest, None)
+        elif word.partition("=")[0] not in RESUME:
+            words.append(masked(word))
+    return shlex.join(words)
+
+
+def results_of(options: Namespace) -> Path:
+    """The results folder. Raises UsageError where JSON and databases cannot hold its name."""
+    root = results_root(options.results)
+    try:
+        str(root.absolute()).encode()
+    except UnicodeEncodeError:
+        reason = f"the results folder {str(root.absolute())!a} has a name that is not UTF-8"
+        raise UsageError(f"{reason}; name another one by --results") from None
+    return root
 
 
 def destination_of(options: Namespace, command: str) -> Destination:
-    """Where the results go; ``command`` is how the program was called, as ``shown``."""
-    root = results_root(options.results)
+    """Where the results go; ``command`` is how the program was called, as ``shown``.
+
+    Raises UsageError.
+    """
+    root = results_of(options)
     return Destination(root, database_url(root, options.db), options.resume, command)
 
 
@@ -45,6 +72,7 @@ def layer_of(options: Namespace) -> Layer:
 
 def merged(options: Namespace, assignments: Sequence[str]) -> Layer:
     """All layers of the configuration, ``assignments`` and plugins over them."""
-    named = [f"plugins+={json.dumps(options.plugin)}"] if options.plugin else []
+    plugins = json.dumps(options.plugin, ensure_ascii=False)  # YAML has no halves of characters
+    named = [f"plugins+={plugins}"] if options.plugin else []
     layers = (options.config, options.additional_configs, [*assignments, *named], DEFAULTS)
     return configuration.load(*layers)

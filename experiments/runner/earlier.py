@@ -200,8 +200,12 @@ def cut_off(folder: RunFolder, console: Console) -> RunRecord | None:
 
 
 def set_aside(folder: RunFolder, destination: Destination, console: Console) -> None:
-    """Move what is in a run's folder to ``replaced``, all but its lock and a sweep's log."""
+    """Move what is in a run's folder to ``replaced``, all but its lock and a sweep's log.
+
+    The status goes last: where that is cut off, it still tells what the other files should be.
+    """
     items = [item for item in folder.path.iterdir() if item.name not in ("lock", LOG)]
+    items.sort(key=lambda item: item == folder.status_path)
     if not items:
         return
     target = destination.results / "replaced" / f"{folder.path.name}-{stamp()}"

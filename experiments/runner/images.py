@@ -11,6 +11,7 @@ from torch import Tensor
 
 from experiments.runner.trajectories import run_chain
 from models.vae import VAE
+from utils.results.folder import naming
 
 SMALLEST_SIDE = 8  # pixels; below, data are vectors or statistics
 EXTENT = 2.5  # deviations of the prior to each side of a traversal
@@ -89,11 +90,15 @@ KINDS: Mapping[str, Callable[[VAE, Tensor], Tensor]] = {
 
 
 def save_png(image: Tensor, path: Path, zoom: int = 3) -> None:
-    """Write a grid (1 or 3, H, W) as a PNG, each pixel ``zoom`` wide."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a grid (1 or 3, H, W) as a PNG, each pixel ``zoom`` wide.
+
+    Raises OSError, naming the file, when it cannot be written.
+    """
     picture = Image.fromarray(pixels(image).numpy())
     size = (picture.width * zoom, picture.height * zoom)
-    picture.resize(size, Image.Resampling.NEAREST).save(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.resize(size, Image.Resampling.NEAREST).save(path)
 
 
 def pixels(image: Tensor) -> Tensor:

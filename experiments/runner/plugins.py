@@ -121,7 +121,9 @@ def keep_copies(plugins: Sequence[Plugin] | None, folder: Path) -> None:
     for plugin in plugins or ():
         target = folder / FOLDER / Path(plugin.path).name
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(_loaded[str(plugin.digest)].source)
+        source = _loaded[str(plugin.digest)].source
+        if not target.is_file() or target.read_bytes() != source:  # it may be the only copy
+            target.write_bytes(source)
 
 
 def _is_plugin(item: Any) -> bool:
@@ -134,7 +136,8 @@ def _path_of(item: Any, origin: Origin) -> Path:
 
     Somebody else's configuration must not run code by being looked at: PluginError.
     """
-    path = Path(item["path"] if isinstance(item, Mapping) else item).expanduser()
+    given = item["path"] if isinstance(item, Mapping) else item
+    path = Path(os.path.expanduser(given))  # noqa: PTH111 (Path's raises where there is no home)
     if origin.line is None:  # from the command line
         return Path(os.path.normpath(path.absolute()))
     with suppress(OSError):

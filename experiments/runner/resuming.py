@@ -122,9 +122,19 @@ def _moments_fit(optimiser: Optimizer) -> bool:
 
 def has_lost_its_checkpoints(folder: RunFolder, config: RunConfig, console: Console) -> bool:
     """Whether there are estimates of a training without a checkpoint of it; warns then."""
-    last = folder.path / CHECKPOINT
-    trained = last.exists() or previous_of(last).exists()
+    trained = _has_checkpoint(folder)
     lost = "train" in config.phases and folder.estimates.size() > 0 and not trained
     if lost:
-        console.warn(f"{last} is gone: the run begins anew")
+        console.warn(f"{folder.path / CHECKPOINT} is gone: the run begins anew")
     return lost
+
+
+def has_begun(folder: RunFolder, record: RunRecord) -> bool:
+    """Whether an earlier try at the run of ``record`` has computed anything."""
+    rows = folder.metrics.size() + folder.estimates.size()
+    return bool(record.code) or rows > 0 or _has_checkpoint(folder)
+
+
+def _has_checkpoint(folder: RunFolder) -> bool:
+    last = folder.path / CHECKPOINT
+    return last.exists() or previous_of(last).exists()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from estimators.protocol import Estimate, Quantity
+from experiments.runner.summary import mean
 from utils.results.methods import Method
 from utils.results.records import Estimate as EstimateRow
 
@@ -38,7 +38,7 @@ def means(rows: Iterable[EstimateRow]) -> dict[tuple[Method, str], float]:
     values = defaultdict(list)
     for row in rows:
         values[row.method, row.name].append(row.value)
-    return {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
+    return {key: mean(numbers) for key, numbers in values.items()}
 
 
 def metrics(rows: Iterable[EstimateRow]) -> dict[str, float]:

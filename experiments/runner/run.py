@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from experiments.runner import families, phases, plugins, provenance, weights
 from experiments.runner.adoption import Wanted, adopt_training
@@ -41,6 +40,7 @@ from experiments.runner.resuming import (
     Training,
     check_fit,
     check_training,
+    has_begun,
     has_lost_its_checkpoints,
     training_of,
 )
@@ -51,6 +51,7 @@ from experiments.runner.trainer import DivergedError
 from models.vae import VAE
 from utils.code import Code
 from utils.config.identity import identity, resolved
+from utils.config.sources import block
 from utils.console import Console
 from utils.data.base import Data
 from utils.results.folder import RunFolder, naming
@@ -203,7 +204,7 @@ def _open(
         enrol(folder, before, identified.claim)
     else:
         label(folder, identified.claim)
-    if before is not None or folder.metrics.size() > 0:
+    if has_begun(folder, record):
         tell_of_resumed_code(record.code, destination, console)
         codes = codes if record.code else {}  # else it began under code that is not known
     elif "train" in config.phases and destination.resume == "auto":
@@ -309,10 +310,12 @@ def check_encoder_steps(config: RunConfig, data: Data, vae: VAE) -> None:
 
 
 def _write_config(folder: RunFolder, plain: Mapping[str, Any]) -> None:
-    """Leave the whole configuration as a file that ``-config`` takes."""
-    with naming(folder.path / "config.yaml"):
-        text = yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True)
-        (folder.path / "config.yaml").write_text(text, encoding="utf-8")
+    """Leave the whole configuration as a file that ``-config`` takes, written whole or not."""
+    path = folder.path / "config.yaml"
+    temporary = path.with_suffix(".yaml.tmp")
+    with naming(path):
+        temporary.write_text(block(dict(plain)), encoding="utf-8")
+        temporary.replace(path)
 
 
 def _record(identified: Identified, built: Built, data: Data, device: torch.device) -> RunRecord:

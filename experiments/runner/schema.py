@@ -51,7 +51,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
 
 
 Phase = Literal["train", "local_optimisation", "estimate"]
-Part = Literal["model", "encoder", "posterior"]
+Part = Literal["model", "encoder", "features", "posterior"]
 Split = Literal["train", "validation", "test"]
 
 ORDER: Sequence[Phase] = get_args(Phase)
@@ -92,7 +92,8 @@ class Initialise:
     parts: Annotated[list[Part], MinLen(1), Unique] = field(
         default_factory=lambda: ["model", "encoder", "posterior"]
     )
-    """Which weights are taken."""
+    """Which weights are taken; `features` are those of the encoder without the last linear map,
+    whose size is the posterior's."""
     weights: Literal["last", "best"] | PositiveInt | None = None
     """`last`, `best` on validation, or a kept epoch; null: those it was measured with."""
 

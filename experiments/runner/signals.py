@@ -6,11 +6,12 @@ The second Ctrl-C does not wait for it.
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from utils.startup import stop
 
 
 class InterruptedRunError(BaseException):
@@ -72,12 +73,12 @@ def catching() -> Iterator[Interruption]:
 
 
 @contextmanager
-def time_limit(seconds: float | None, code: int) -> Iterator[None]:
-    """SIGALRM after so many seconds (None: never); outside of a run it ends with exit ``code``."""
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """SIGALRM after so many seconds (None: never); outside of a run it ends the program."""
     if seconds is None:
         yield
         return
-    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit(code))
+    before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield

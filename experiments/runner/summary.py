@@ -62,9 +62,15 @@ def _usage(rows: Sequence[Estimate]) -> Iterator[str]:
         )
 
 
+def mean(values: Sequence[float]) -> float:
+    """Of one or more numbers; infinities and NaN are not averaged away."""
+    total = math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+    return total / len(values)
+
+
 def _mean(values: Sequence[float]) -> str:
     """Mean ± standard error over data."""
-    count = len(values)
-    error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
-    spread = f" ± {error:.3f}" if math.isfinite(error) else ""
-    return f"{math.fsum(values) / count:.3f}{spread}"
+    count, spread = len(values), ""
+    if count > 1 and all(map(math.isfinite, values)):
+        spread = f" ± {statistics.stdev(values) / math.sqrt(count):.3f}"
+    return f"{mean(values):.3f}{spread}"

@@ -17,15 +17,18 @@ from experiments.runner.build import BuildError
 from experiments.runner.earlier import CHECKPOINT, epoch_path
 from experiments.runner.resuming import Training
 from experiments.runner.schema import Initialise, Part, RunConfig
+from experiments.runner.summary import mean
 from models.vae import VAE
 from utils import checkpoint
 from utils.checkpoint import CheckpointError
 from utils.results.folder import DamagedError, RunFolder, run_folders
+from utils.results.methods import FROM_ABOVE
 from utils.results.records import MEMBERSHIP, Link, RunRecord
 
 MODULES: Mapping[Part, Sequence[str]] = {
     "model": ("model",),
     "encoder": ("encoder", "amortiser", "refinement"),
+    "features": ("encoder",),
     "posterior": ("posterior", "expansion"),
 }
 
@@ -123,15 +126,18 @@ def _ended(folder: RunFolder, record: RunRecord) -> tuple[str, int]:
 
 
 def _mean_log_px(folder: RunFolder) -> float:
-    """The highest mean estimate of log p(x), on held-out data where there is any."""
+    """The highest mean estimate of log p(x), on held-out data where there is any.
+
+    NaN is none, nor is an estimate that leans upwards the more a posterior misses.
+    """
     values = defaultdict(list)
     for row in folder.estimates.read():
-        if row.name == "log_px" and row.phase == "estimate":
+        if (row.name, row.phase) == ("log_px", "estimate") and row.estimator != FROM_ABOVE:
             values[row.split, row.method].append(row.value)
-    means = {key: math.fsum(numbers) / len(numbers) for key, numbers in values.items()}
+    means = {key: mean(numbers) for key, numbers in values.items()}
     for split in ("validation", "test", "train"):
-        if best := [mean for (of, _), mean in means.items() if of == split]:
-            return max(best)
+        if best := [value for (of, _), value in means.items() if of == split]:
+            return max((value for value in best if not math.isnan(value)), default=-math.inf)
     return -math.inf
 
 
@@ -192,7 +198,8 @@ def _weights(
         return state["epoch"], state["vae"]
     path = folder.path / CHECKPOINT
     if not path.exists():
-        raise BuildError(f"`initialise.run`: the run {initialise.run} has trained nothing")
+        reason = "has trained nothing, or its checkpoint is gone"
+        raise BuildError(f"`initialise.run`: the run {initialise.run} {reason} ({path})")
     state = checkpoint.load(path, device, holds=("trainer",))
     _check_owner(path, state, record)
     try:

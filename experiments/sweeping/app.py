@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from experiments.runner.app import ExitCode, UsageError, explain
+from experiments.runner.asked import results_of
 from experiments.runner.earlier import Destination
 from experiments.sweeping import display, slurm
 from experiments.sweeping.local import LocalLauncher, make_slots, visible_gpus
@@ -55,13 +56,13 @@ def run(options: Namespace, command: Sequence[str], reports: Reports) -> int:
         if options.debug:
             traceback.print_exc()
         return explain(error, console, again)
-    except KeyboardInterrupt:
-        console.error("stopped: nothing had begun")
+    except KeyboardInterrupt:  # the runs have not begun, or have ended
+        console.error("stopped")
         return ExitCode.CTRL_C
 
 
 def _act(options: Namespace, again: str, reports: Reports, console: Console) -> int:
-    root = results_root(options.results)
+    root = results_of(options)
     destination = Destination(root, database_url(root, options.db), command=again)
     check_url(destination.database)
     if options.db:
@@ -98,11 +99,15 @@ def _words(text: str, options: Namespace) -> list[str]:
 
 def _check_reports(sweep: Sweep, options: Namespace, reports: Reports) -> None:
     """Raise ConfigError for a command that plot_from_db.py does not take."""
-    wrong = [text for text in sweep.then if not reports.takes(_words(text, options))]
-    if wrong:
-        problems = [
-            Problem(Origin(options.file), f"`then`: plot_from_db.py {text}") for text in wrong
-        ]
+    problems = []
+    for text in sweep.then:
+        try:
+            reason = "" if reports.takes(_words(text, options)) else text
+        except ValueError as error:  # a quotation mark without its other one
+            reason = f"{text}: {error}"
+        if reason:
+            problems.append(Problem(Origin(options.file), f"`then`: plot_from_db.py {reason}"))
+    if problems:
         raise ConfigError(problems)
 
 
@@ -112,10 +117,14 @@ def changed(sweep: Sweep, options: Namespace) -> Stage:
     Raises UsageError and ConfigError for such as there are none of.
     """
     stage = sweep.stage
-    for words in options.vary:
-        if len(words) < 2:
-            raise UsageError(f"--vary {words[0]}: name at least one choice")
-    stage = vary(stage, {axis: choices for axis, *choices in options.vary})
+    wanted: dict[str, Sequence[str]] = {}
+    for axis, *choices in options.vary:
+        if not choices:
+            raise UsageError(f"--vary {axis}: name at least one choice")
+        if axis in wanted:
+            raise UsageError(f"--vary {axis} is given twice; name all its choices after one")
+        wanted[axis] = choices
+    stage = vary(stage, wanted)
     try:
         seeds = [seed for text in options.seeds for seed in seed_range(text)]
     except ValueError as error:

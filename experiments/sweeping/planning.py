@@ -144,9 +144,9 @@ class _Planner:
         words = [*point.words]
         if parent is not None:
             words.append(Word(f"initialise.run={parent.id}", point.origin))
-        files = [word for word in words if not word.is_assignment]
-        files += [Word(file, Origin(file)) for file in self.additions.files]
-        sets = [word for word in words if word.is_assignment]
+        files = [word for word in words if word.is_file]
+        files += [Word(file, Origin(file), is_file=True) for file in self.additions.files]
+        sets = [word for word in words if not word.is_file]
         sets += [Word(text, ASSIGNED) for text in self.additions.assignments]
         labels = {label_name(axis): of for axis, of in point.labels.items() if axis != SEED}
         if labels:
@@ -170,7 +170,9 @@ class _Planner:
     def _layer(self, files: Sequence[Word], sets: Sequence[Word]) -> Layer:
         problems: list[Problem] = []
         layers = [collect(partial(self._read, file.text), problems) for file in files]
-        typed = [collect(partial(parse_assignment, *word), problems) for word in sets]
+        typed = [
+            collect(partial(parse_assignment, word.text, word.origin), problems) for word in sets
+        ]
         if problems:
             raise ConfigError(problems)
         merged = reduce(merge, filter(None, layers), Layer.of(DEFAULTS))

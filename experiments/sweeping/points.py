@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import islice, product
 from typing import NamedTuple
 
 from utils.cli import did_you_mean
-from utils.config.sources import ConfigError, Origin, Problem
+from utils.config.sources import ConfigError, Origin, Problem, wrong
 
 VARY = Origin("--vary")
+MAX_POINTS = 100_000
+"""More fill the memory long before anything is said of them."""
 
 
 class Word(NamedTuple):
-    """A file or an assignment ``key=value`` of main.py, with where it is written."""
+    """A file or an assignment ``key=value`` of main.py, with where it is written.
+
+    What is no file belongs after ``-set``; a file's path may hold ``=``, too.
+    """
 
     text: str
     origin: Origin
-
-    @property
-    def is_assignment(self) -> bool:
-        """Whether it belongs after ``-set``."""
-        return "=" in self.text
+    is_file: bool = False
 
 
 class Choice(NamedTuple):
@@ -90,12 +91,16 @@ class Point:
 def expand(stage: Stage) -> list[Point]:
     """All points, each before those that start from it.
 
-    Raises ConfigError where axes of a group are not equally long.
+    Raises ConfigError where axes of a group are not equally long, or points are too many.
     """
     problems = list(_unequal(stage))
     if problems:
         raise ConfigError(problems)
-    return list(_points(stage, None))
+    points = list(islice(_points(stage, None), MAX_POINTS + 1))
+    if len(points) > MAX_POINTS:
+        lengths = " x ".join(str(len(axis.choices)) for axis in _all_axes(stage))
+        raise wrong(stage.origin, f"more than {MAX_POINTS:,} points ({lengths}); leave some out")
+    return points
 
 
 def _points(stage: Stage, parent: Point | None) -> Iterator[Point]:

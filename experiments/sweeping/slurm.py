@@ -103,9 +103,9 @@ def script(
     """The array's script: one case a run."""
     at_once = "" if jobs is None else f"%{jobs}"
     directives = {
-        "job-name": name,
+        "job-name": shlex.quote(name),
         "array": f"0-{len(runs) - 1}{at_once}",
-        "output": f"{folder}/%A_%a.out",
+        "output": shlex.quote(f"{folder}/%A_%a.out"),
         **options,
     }
     cases = []

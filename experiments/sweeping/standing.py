@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from experiments.runner.earlier import LOG, Destination, code_changes, enrol, ensure_stored
 from experiments.sweeping.planning import PlannedRun
 from utils.console import Console
-from utils.results.folder import DamagedError, RunFolder
+from utils.results.folder import CsvLog, DamagedError, RunFolder
 from utils.results.lock import is_free_here, shown_status
 
 State = Literal["to do", "running", "finished", "failed"]
@@ -37,6 +37,7 @@ def look(folder: RunFolder) -> Standing:
     if record is None or record.id != folder.path.name:
         return Standing("to do")
     if record.status == "finished":
+        damage += unreadable(folder.links) + unreadable(folder.labels)  # which enrolling reads
         return Standing("failed", "; ".join(damage)) if damage else Standing("finished")
     if record.status in ("failed", "diverged"):
         return Standing("failed", f"{record.status}: {record.message}")
@@ -44,6 +45,15 @@ def look(folder: RunFolder) -> Standing:
     if shown_status(record.status, record.heartbeat, datetime.now(UTC), lock_is_free) == "running":
         return Standing("running", f"on {record.host} (pid {record.pid})")
     return Standing("to do", "cut off")
+
+
+def unreadable(log: CsvLog[Any]) -> list[str]:
+    """What is wrong with a file, if anything is."""
+    try:
+        log.read()
+    except DamagedError as error:
+        return [str(error)]
+    return []
 
 
 def look_at_all(runs: Sequence[PlannedRun]) -> dict[str, Standing]:

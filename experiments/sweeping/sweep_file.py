@@ -85,6 +85,8 @@ class _Reader:
 
     def sweep(self, file: SweepFile, path: Path) -> Sweep:
         config = self._file(file.config, ("config",))
+        if Path(config.text).is_dir():
+            self._wrong(("config",), f"{config.text} is a folder; a YAML file is expected")
         groups = [(self._seeds(file.seeds),)] if file.seeds is not None else []
         stage = self._stage(file, (), groups)
         self._check_names(stage, [])
@@ -159,7 +161,9 @@ class _Reader:
         return Choice(
             label,
             tuple(
-                self._assignment(word, place) if "=" in word else self._file(word, place)
+                self._file(word, place)
+                if self._is_file(word, place)
+                else self._assignment(word, place)
                 for word, place in ((w, (*path, i)) for i, w in enumerate(words))
             ),
         )
@@ -170,16 +174,21 @@ class _Reader:
         if not files:
             self._wrong(path, f"{show_path(path)}: no file is like {pattern}")
         for file in files:
-            yield Choice(file.stem, (Word(str(file), self._layer.origin(path)),))
+            yield Choice(file.stem, (Word(str(file), self._layer.origin(path), is_file=True),))
 
     def _words(self, texts: Sequence[str], path: KeyPath, make: Any) -> list[Word]:
         return [make(text, (*path, index)) for index, text in enumerate(texts)]
+
+    def _is_file(self, text: str, path: KeyPath) -> bool:
+        """Whether it is no assignment: a file's name may hold ``=``, too."""
+        file = self._resolved(text, path)
+        return "=" not in text or os.path.exists(file)  # noqa: PTH110 (raises on long texts)
 
     def _file(self, text: str, path: KeyPath) -> Word:
         file = self._resolved(text, path)
         if not Path(file).exists():
             self._wrong(path, f"no such file: {file}")
-        return Word(file, self._layer.origin(path))
+        return Word(file, self._layer.origin(path), is_file=True)
 
     def _assignment(self, text: str, path: KeyPath) -> Word:
         origin = self._layer.origin(path)

@@ -128,6 +128,12 @@ def parse(text: str, source: Origin, dotted: bool = False) -> Parsed | None:
     return Parsed(value, builder.origins)
 
 
+def block(data: Any) -> str:
+    """Plain data as lines of YAML, which ``parse`` reads back as they were."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def flow(value: Any) -> str:
     """A value in one line of YAML, which ``parse`` reads back as it was."""
     if isinstance(value, (list, tuple)):
@@ -154,6 +160,10 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which puts into quotes what YAML 1.2 takes for a number, too."""
 
 
 class _LimitError(Exception):
@@ -185,7 +195,8 @@ for _tag, _pattern in {
     "int": r"[-+]?[0-9]+",  # before float, whose pattern it also fits
     "float": rf"{_NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }.items():
-    _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(rf"(?:{_pattern})\Z"), None)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_PREFIX + _tag, re.compile(rf"(?:{_pattern})\Z"), None)
 
 
 def _to_float(text: str) -> float:

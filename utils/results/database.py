@@ -227,7 +227,7 @@ class ResultsDatabase:
         record = folder.read_status()
         if record is None:
             raise ValueError(f"{folder.path} is not a run folder: it has no status.json")
-        if folder.path.resolve().name != record.id:
+        if Path(os.path.abspath(folder.path)).name != record.id:  # noqa: PTH100 (follows links)
             raise ValueError(f"{folder.path} is a copy of run {record.id} under another name")
         record = replace(record, folder=str(folder.path.resolve()))
         logs = (
@@ -417,7 +417,13 @@ def on_network(file: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     """Whether ``file`` is on a network file system, where WAL's shared memory does not work."""
     if not mounts.exists():
         return False
-    kinds = {Path(line.split()[1]): line.split()[2] for line in mounts.read_text().splitlines()}
+    words = [line.split() for line in mounts.read_text(errors="surrogateescape").splitlines()]
+    kinds = {Path(_unescaped(line[1])): line[2] for line in words}
     resolved = file.resolve()
     mount = next((path for path in resolved.parents if path in kinds), None)
     return mount is not None and kinds[mount].startswith(NETWORK_FILE_SYSTEMS)
+
+
+def _unescaped(path: str) -> str:
+    """A path of /proc/mounts, where a blank is written as its octal number."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)

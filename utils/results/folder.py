@@ -350,8 +350,9 @@ class RunFolder:
 
 
 def results_root(given: str | None = None) -> Path:
-    """Where results live: as given, else $VI_RESULTS, else ``results``."""
-    return Path(given or os.environ.get("VI_RESULTS") or "results")
+    """Where results live: as given, else $VI_RESULTS, else ``results``; ``~`` is one's home."""
+    root = given or os.environ.get("VI_RESULTS") or "results"  # no shell fills in --results=~/x
+    return Path(os.path.expanduser(root))  # noqa: PTH111 (Path's raises where there is no home)
 
 
 def run_folders(root: Path) -> list[RunFolder]:

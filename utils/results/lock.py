@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+from utils.results.folder import naming
+
 ATTEMPTS = 3
 SILENCE = timedelta(minutes=5)  # ten heartbeats
 
@@ -24,16 +26,17 @@ class BusyError(Exception):
 def holding(path: Path) -> Iterator[None]:
     """Hold the run's lock; the system drops it when the process dies, however it dies.
 
-    Raises BusyError when another process holds it, OSError when the folder cannot be written.
+    Raises BusyError when another process holds it, OSError, naming it, when it cannot be written
+    or the file system has no locks.
     """
     with (path / "lock").open("a+") as file:
-        if not _taken(file):
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise BusyError(f"{path.name} is being run by {owner}: nothing done here")
-        file.truncate(0)
-        file.write(f"{socket.gethostname()} (pid {os.getpid()})\n")
-        file.flush()
+        with naming(path / "lock"):
+            if not _taken(file):
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise BusyError(f"{path.name} is being run by {owner}: nothing done here")
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), f"{socket.gethostname()} (pid {os.getpid()})\n".encode())
         yield
 
 

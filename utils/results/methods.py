@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 USUAL = ("prior", "linear")
 USUAL_LEAPFROG = 10
 
+FROM_ABOVE = "exact_draws"
+"""The estimator whose noise leans upwards, so that it would always be the largest."""
+
 INFORMATION, UNITS = "information", "units"
 """What z tells of each datum; and of each dimension of z, whose index stands for the datum."""
 

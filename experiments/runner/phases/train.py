@@ -88,6 +88,13 @@ def training_epochs(
     title, total = "epoch", session.config.training.epochs
     if late := [str(epoch) for epoch in kept if epoch > total]:
         session.console.warn(f"runtime.keep_epochs: training ends before {', '.join(late)}")
+    before = [epoch for epoch in kept if epoch <= trainer.epoch]
+    gone = [epoch for epoch in before if not epoch_path(session.folder, epoch).exists()]
+    if gone:
+        session.console.warn(
+            f"runtime.keep_epochs: training has passed {', '.join(map(str, gone))} and kept no "
+            "weights of that; `--resume never` trains it again"
+        )
     with session.console.progress(title, total, trainer.epoch) as advance:
         shown = _Display(trainer, advance, interruption)
         while not trainer.finished:
