@@ -31,7 +31,6 @@ from utils.cli import did_you_mean
 BOUND = "bound"
 """The axis of quantities and their estimators."""
 
-
 Coordinates = tuple[str, ...]
 """What a run has on axes."""
 
@@ -205,10 +204,10 @@ def _check_unique(
 ) -> None:
     """Raise ReportError where several configurations stand in one place."""
 
-    def place(key: Mapping[str, str]) -> tuple[str, ...]:
+    def spot(key: Mapping[str, str]) -> Coordinates:
         return tuple(key[name] for name in (*places, *COMPARABLE))
 
-    for _, keys in groupby(sorted(found.keys, key=place), key=place):
+    for _, keys in groupby(sorted(found.keys, key=spot), key=spot):
         hashes = {key["hash"] for key in keys}
         if len(hashes) > 1:
             of = configuration_labels(runs[runs["hash"].isin(hashes)], ())
