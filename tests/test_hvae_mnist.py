@@ -77,6 +77,16 @@ def test_the_choice_is_a_configuration():
     }
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_times_are_of_steps_compiled_as_their_runs_would_be(monkeypatch, compiled):
+    asked = []
+    monkeypatch.setattr(equal_time, "Trainer", lambda *_, compile_step: asked.append(compile_step))
+    monkeypatch.setattr(equal_time, "_seconds", lambda trainer: 1.0)
+    switch = f"runtime.compile={'on' if compiled else 'off'}"
+    equal_time.Epochs([ROOT / DENSE], [*TINY, switch]).measure(2)
+    assert asked == [compiled, compiled]
+
+
 @pytest.mark.slow
 def test_what_has_been_measured_once_stays(tmp_path, monkeypatch, capsys):
     call(equal_time, monkeypatch)

@@ -2,10 +2,10 @@
 
 python -m experiments.hvae_mnist.equal_time [-additional_configs FILE ...] [-set KEY=VALUE ...]
 
-Trains both for a few batches in turn, prints the seconds of an epoch of each, and writes the
-number into equal_time.yaml in the folder hvae_mnist of the results, a file for -additional_configs
-of main.py. What has been measured once stays, so that a sweep that is repeated finds its runs;
---again measures anew.
+Trains both for a few batches in turn, compiled where their runs would be, prints the seconds of an
+epoch of each, and writes the number into equal_time.yaml in the folder hvae_mnist of the results,
+a file for -additional_configs of main.py. What has been measured once stays, so that a sweep that
+is repeated finds its runs; --again measures anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from experiments.drawing import add_output, add_settings
 from experiments.runner.build import build, load_data
+from experiments.runner.phases.train import wants_compiler
 from experiments.runner.schema import DEFAULTS, RunConfig
 from experiments.runner.trainer import Trainer, count_data
 from utils.config.loading import load
@@ -92,10 +93,10 @@ class Epochs:
         self._files, self._assignments = files, assignments
         hvae = self._config(HVAE)
         data, size = load_data(hvae), hvae.training.batch_size
-        num_train = count_data(data, hvae.training)
-        num_batches = min(NUM_BATCHES, max(1, num_train // size))
+        self._num_train = count_data(data, hvae.training)
+        num_batches = min(NUM_BATCHES, max(1, self._num_train // size))
         self._data = first(data, num_batches * size)
-        self._scale = num_train / len(self._data.splits["train"])
+        self._scale = self._num_train / len(self._data.splits["train"])
         self._hvae = self._trainer(hvae)
 
     def _config(self, file: str, *assignments: str) -> RunConfig:
@@ -106,7 +107,11 @@ class Epochs:
 
     def _trainer(self, config: RunConfig) -> Trainer:
         built = build(config, self._data.x_shape)
-        return Trainer(built.vae, built.loss, self._data, config.training, config.seed)
+        compile_step = wants_compiler(config, self._num_train, built.vae)
+        options = config.training
+        return Trainer(
+            built.vae, built.loss, self._data, options, config.seed, compile_step=compile_step
+        )
 
     def measure(self, num_samples: int) -> Pair:
         """Medians over rounds, in each of which both are trained."""

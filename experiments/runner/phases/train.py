@@ -13,9 +13,11 @@ import torch
 from experiments.runner import images
 from experiments.runner.earlier import CHECKPOINT, epoch_path
 from experiments.runner.replicas import Replicas
+from experiments.runner.schema import RunConfig
 from experiments.runner.session import Session
 from experiments.runner.signals import Interruption
 from experiments.runner.trainer import Metrics, Trainer, count_data
+from models.vae import VAE
 from utils import checkpoint, seeding
 from utils.compiled import count_parameters, is_wanted
 from utils.console import Advance
@@ -48,14 +50,16 @@ def train(session: Session, interruption: Interruption) -> int:
 
 def make_trainer(session: Session, replicas: Replicas | None = None) -> Trainer:
     """A trainer for the session, at the state of its checkpoint; so are ``replicas`` then."""
-    compile_step = _wants_compiler(session)
+    config, vae = session.config, session.built.vae
+    num_data = count_data(session.data, config.training)
+    compile_step = wants_compiler(config, num_data, vae)
     trainer = Trainer(
-        session.built.vae,
+        vae,
         session.built.loss,
         session.data,
-        session.config.training,
-        session.config.seed,
-        diagnostics=session.config.runtime.diagnostics,
+        config.training,
+        config.seed,
+        diagnostics=config.runtime.diagnostics,
         compile_step=compile_step,
         warn=session.console.warn,
         share=None if replicas is None else replicas.share,
@@ -63,7 +67,7 @@ def make_trainer(session: Session, replicas: Replicas | None = None) -> Trainer:
     if session.checkpoint is not None:
         trainer.restore(session.checkpoint["trainer"])
         session.console.info(f"resumed after epoch {trainer.epoch}")
-    caution = session.built.loss.caution(session.built.vae.posterior)
+    caution = session.built.loss.caution(vae.posterior)
     if caution is not None and not trainer.finished:
         session.console.warn(caution)
     if compile_step and not trainer.finished:
@@ -110,14 +114,13 @@ def training_epochs(
         advance(trainer.epoch, shown.text)
 
 
-def _wants_compiler(session: Session) -> bool:
-    if (session.config.runtime.replicas or 1) > 1:  # it would not share their noise
+def wants_compiler(config: RunConfig, num_data: int, vae: VAE) -> bool:
+    """Whether the training of ``vae`` on so many data is to be compiled."""
+    if (config.runtime.replicas or 1) > 1:  # it would not share their noise
         return False
-    options = session.config.training
-    size = count_data(session.data, options)
-    steps = options.epochs * -(-size // options.batch_size)
-    rows, parameters = options.batch_size, count_parameters(session.built.vae)
-    return is_wanted(session.config.runtime.compile, steps, rows, parameters)
+    options = config.training
+    steps = options.epochs * -(-num_data // options.batch_size)
+    return is_wanted(config.runtime.compile, steps, options.batch_size, count_parameters(vae))
 
 
 def _record_epoch(session: Session, trainer: Trainer, pictures: Pictures) -> str:
