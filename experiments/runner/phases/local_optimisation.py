@@ -55,7 +55,7 @@ def _work(session: Session, plan: LocalPlan) -> Iterator[Series]:
         optimum = {"family": family.label, "search": plan.settings.label}
         method = plan.estimator.method._replace(**optimum)
         for split in options.splits:
-            title = f"{method.label} on {split}: converged"
+            title = f"{method.label} on {split}: ended"
             rows = session.measured(PHASE, method, split)
             x = session.data.splits[split][: options.max_data]
             yield Series(PHASE, which, method, split, title, size, rows, x)
