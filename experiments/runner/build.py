@@ -115,6 +115,11 @@ def build(config: RunConfig, x_shape: Sequence[int]) -> Built:
     if "train" in config.phases:
         _build("loss", loss.check, posterior=posterior)
     _check_trained(config, loss, model)
+    if loss.remembers and model.has_x:
+        raise BuildError(
+            f"`loss`: {config.loss.name} remembers draws of one posterior; it is for models "
+            "without an x (`data: {name: nothing}`)"
+        )
     _check_replicas(config, loss, vae)
     section = "evaluation.estimators"
     estimators = _estimators(section, config, config.evaluation.estimators)
@@ -176,6 +181,10 @@ def _check_replicas(config: RunConfig, loss: Loss, vae: VAE) -> None:
         raise BuildError(
             f"{key}: `loss.free_bits` are of the mean over a minibatch, of which a replica sees "
             "a part; leave one of them out"
+        )
+    if loss.remembers:
+        raise BuildError(
+            f"{key}: each would have a memory of its own (`loss`: {config.loss.name})"
         )
     if number > config.training.batch_size:
         raise BuildError(
@@ -241,6 +250,8 @@ def _local_plan(config: RunConfig, vae: VAE) -> LocalPlan:
             "`local_optimisation.loss.free_bits` are of the mean over a minibatch, and local "
             "optimisation takes each datum alone; leave it out"
         )
+    if loss is not None and loss.remembers:
+        raise BuildError("`local_optimisation.loss`: data come and go, and their draws with them")
     for family in families:
         if loss is not None:
             _build("local_optimisation.loss", loss.check, posterior=family.posterior)

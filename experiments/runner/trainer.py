@@ -292,6 +292,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "vae": self.vae.state_dict(),
+            "loss": self.loss.state(),
             "optimiser": self.optimiser.state_dict(),
             "noise": self._noise,
             "names": self._names,
@@ -305,6 +306,7 @@ class Trainer:
         """Go on from ``state()``."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.vae.load_state_dict(state["vae"])
+        self.loss.restore(state.get("loss", {}))
         self.optimiser.load_state_dict(state["optimiser"])
         self._noise = state["noise"]
         self._names = list(state["names"])

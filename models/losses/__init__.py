@@ -6,6 +6,7 @@ from models.losses.bootstrap import FlowBootstrap
 from models.losses.bounds import ELBO, IWAE
 from models.losses.log_variance import LogVariance
 from models.losses.protocol import Bound, LogTerms, Loss, Warmup, Weight, losses, warmups
+from models.losses.replay import ReplayedBootstrap
 from models.losses.transport import Transport
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LogTerms",
     "LogVariance",
     "Loss",
+    "ReplayedBootstrap",
     "Transport",
     "Warmup",
     "Weight",

@@ -31,7 +31,7 @@ class FlowBootstrap(Loss):
     p²/q, the least variance of that integral, by moves of Hamiltonian Monte Carlo at
     q^(1 - 2b) p^(2b). Its gradient is Σ_s W_s ∇(-log q(z_s)), W_s their normalised weights, z_s
     constants. It covers all of p's mass, also where the ELBO, which then is lower, keeps to one
-    mode. The paper's buffer of earlier draws is not kept.
+    mode. `fab_replay` keeps earlier draws, as the paper does.
 
     It takes posteriors whose log q(z) is known at any z: Gaussians, couplings, splines, inverse
     autoregressive flows. It trains the posterior alone. ``value`` is the ELBO of the draws before
@@ -81,14 +81,21 @@ class FlowBootstrap(Loss):
         weight: Weight = 1.0,
     ) -> Bound:
         """See ``Loss``."""
-        log_q = log_density(posterior, context)
-        with torch.no_grad():
-            stages = list(posterior.stages(context, model.log_joint(x), self.num_samples))
-            terms = LogTerms.of(model, x, stages[-1])
-            z, log_w, acceptance = self._anneal(log_q, model.log_joint(x), stages[-1].state.z)
-        loss = -(log_w.softmax(0) * log_q(z)).sum(0)
-        metrics = {**terms.metrics(), "acceptance": acceptance}
-        return Bound(loss, terms.log_w.mean(0), metrics, stats_of(stages))
+        z, log_w, told = self._batch(model, posterior, x, context)
+        log_q = log_density(posterior, context)(z)
+        return told._replace(loss=-(log_w.softmax(0) * log_q).sum(0))
+
+    @torch.no_grad()
+    def _batch(
+        self, model: GenerativeModel, posterior: Chain, x: Tensor, context: Tensor
+    ) -> tuple[Tensor, Tensor, Bound]:
+        """Annealed draws z (S, B, D), their log weights (S, B), and a bound without their loss."""
+        log_q, log_joint = log_density(posterior, context), model.log_joint(x)
+        stages = list(posterior.stages(context, log_joint, self.num_samples))
+        terms = LogTerms.of(model, x, stages[-1])
+        z, log_w, acceptance = self._anneal(log_q, log_joint, stages[-1].state.z)
+        value, metrics = terms.log_w.mean(0), {**terms.metrics(), "acceptance": acceptance}
+        return z, log_w, Bound(-value, value, metrics, stats_of(stages))
 
     def _annealed(
         self, log_q: LogDensity, log_p: LogDensity, z: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
@@ -160,6 +160,8 @@ class Loss(ABC):
     """Whether the loss of a datum depends on the others of its minibatch."""
     trains_model: bool = True
     """Whether the model's weights get gradients."""
+    remembers: bool = False
+    """Whether it keeps draws from step to step, as if all data had one posterior."""
 
     def weight(self, epoch: int) -> float:
         """Warm-up weight at an epoch (counted from 1); 1 without warm-up."""
@@ -186,6 +188,13 @@ class Loss(ABC):
 
         Training steps, which record gradients, return the same names of metrics each time.
         """
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, for ``restore``: tensors, numbers, and mappings of these by name."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - a hook
+        """Go on from ``state()``."""
 
     def annealed(self, terms: LogTerms, weight: Weight) -> LogTerms:
         """The terms as the warm-up changes them; its weight 1 leaves them alone."""
