@@ -155,3 +155,24 @@ def test_what_has_no_flows_is_refused(name, message):
 
 def test_dependent_draws_will_do():
     Transport().check(make_posterior(FLOWS[1]))
+
+
+def test_flows_learn_one_after_the_other_where_each_has_its_steps():
+    """Two steps for the first, the rest for the second; a count that a checkpoint keeps."""
+    flows = [Affine(0.1, 1.0), Affine(0.2, 1.0)]
+    move = MetropolisLangevin(1, step_size=lambda latent_dim: Fixed(latent_dim, first=0.1))
+    chain = Chain(
+        DiagonalGaussian(1), [flows[0], move.double(), flows[1]], schedule=Linear(num_targets=1)
+    )
+    model, x, loss = Blob(), torch.zeros(3, 0), Transport(num_samples=5, steps_each=2)
+    learned = []
+    for step in range(5):
+        if step == 1:
+            state, loss = loss.state(), Transport(num_samples=5, steps_each=2)
+            loss.restore(state)
+        chain.zero_grad()
+        loss(model, chain, x, standard()).loss.sum().backward()  # type: ignore[arg-type]
+        with torch.no_grad():  # as in validation, which does not count
+            loss(model, chain, x, standard())  # type: ignore[arg-type]
+        learned.append([flow.shift.grad is not None for flow in flows])
+    assert learned == [[True, False]] * 2 + [[False, True]] * 3

@@ -98,6 +98,7 @@ def _fits(trainer: Mapping[str, Any], vae: VAE, optimiser: Optimizer) -> bool:
         and all(map(alike, optimiser.state_dict()["param_groups"], settings))
         and _moments_fit(optimiser)
         and all(type(name) is str for name in names)
+        and type(trainer.get("loss", {})) is dict
         and history.shape == (len(history), len(names))
         and 0 <= trainer["step"] <= max(len(history), 1)
         and all(map(_is_series, (trainer.get("validations", ()), trainer.get("information", ()))))
