@@ -102,6 +102,14 @@ def _axes(parser: Parser) -> None:
     add_option(parser, "columns", nargs="+", default=[], metavar="AXIS", help=text)
 
 
+def _against(parser: Parser) -> None:
+    text = (
+        "show differences from the run with these values on the same data (and of the same "
+        "column) with the same seed, such as posterior=gaussian loss=elbo"
+    )
+    add_option(parser, "against", nargs="+", default=[], metavar="AXIS=VALUE", help=text)
+
+
 def _lines(parser: Parser) -> None:
     text = "the label of a sweep, or column, whose numbers stand along the figure's x-axis"
     add_option(parser, "across", required=True, metavar="AXIS", help=text)
@@ -182,7 +190,7 @@ COMMANDS = (
         "tabulate estimates: means over data and seeds, with their errors",
         commands.make_table,
         (
-            *(_experiment, _name, _split, _all, _axes, _units, _digits),
+            *(_experiment, _name, _split, _all, _axes, _against, _units, _digits),
             *(_format("markdown"), _output),
         ),
     ),
@@ -190,7 +198,7 @@ COMMANDS = (
         "lines",
         "draw estimates against a number that a sweep varies",
         commands.draw_lines,
-        (_experiment, _name, _split, _all, _lines, _units, _figure),
+        (_experiment, _name, _split, _all, _lines, _against, _units, _figure),
     ),
     Command(
         "gaps",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,7 @@ def make_table(arguments: argparse.Namespace) -> None:
     runs, estimates, names, left_out = _estimates(arguments, database)
     for_programs = arguments.format == "csv"
     how = {"digits": arguments.digits, "units": arguments.units}
+    estimates, said = _against(arguments, database, runs, estimates)
     if arguments.rows or arguments.columns:
         labels = queries.load_labels(database, runs)
         axes = pivot.Axes(arguments.rows or ["posterior"], arguments.columns or ["dataset"])
@@ -94,6 +96,7 @@ def make_table(arguments: argparse.Namespace) -> None:
         table = pivot.pivot_table(placed, axes)
     else:
         table = summary.estimate_table(estimates, runs, names, with_hash=for_programs, **how)
+    table = replace(table, caption=(*said, *table.caption))
     _write(tables.FORMATS[arguments.format](table), arguments.output)
     if for_programs:
         say("\n".join(table.caption))
@@ -109,12 +112,26 @@ def draw_lines(arguments: argparse.Namespace) -> None:
     curves.check_suffix(arguments.output)
     database = _database(arguments)
     runs, estimates, names, _ = _estimates(arguments, database)
+    estimates, said = _against(arguments, database, runs, estimates)
     axes = pivot.Axes(arguments.lines or ["posterior"], [arguments.across], "--lines or --across")
     labels = queries.load_labels(database, runs)
     placed = pivot.place(estimates, runs, labels, names, axes, units=arguments.units)
     figure = lines.line_figure(placed, axes, arguments.scale, arguments.units)
     curves.save_figure(figure, arguments.output)
-    say("\n".join((*placed.notes, f"wrote {arguments.output}")))
+    say("\n".join((*said, *placed.notes, f"wrote {arguments.output}")))
+
+
+def _against(
+    arguments: argparse.Namespace, database: ResultsDatabase, runs: DataFrame, estimates: DataFrame
+) -> tuple[DataFrame, list[str]]:
+    """The estimates, or their differences where these are asked for, and what to say of that."""
+    from experiments.reporting import differences, pivot, queries
+
+    if not arguments.against:
+        return estimates, []
+    labels = queries.load_labels(database, runs)
+    within = [axis for axis in getattr(arguments, "columns", ()) if axis != pivot.BOUND]
+    return differences.against(estimates, runs, labels, arguments.against, within)
 
 
 def _estimates(

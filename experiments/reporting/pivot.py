@@ -86,8 +86,8 @@ def place(
     differ in more than their seed.
     """
     down, across = _of_runs(axes.rows), _of_runs(axes.columns)
-    every, runs = runs, _with_axes(runs, labels, (*down, *across))
-    places = [_column(name) for name in (*down, *across)]
+    every, runs = runs, with_axes(runs, labels, (*down, *across))
+    places = [column_of(name) for name in (*down, *across)]
     found = measured(
         estimates,
         runs,
@@ -165,11 +165,12 @@ def _words(place: _Place, names: Sequence[str], quantities: Mapping[Quantity, st
     return [of_bound if name == BOUND else next(values) for name in names]
 
 
-_COLUMNS = {name: column for column in SHOWN for name in (column, PRETTY.get(column, column))}
+COLUMNS = {name: column for column in SHOWN for name in (column, PRETTY.get(column, column))}
 """What stands in the table ``runs``, by its name there and by the one that tables show."""
 
 
-def _column(name: str) -> str:
+def column_of(name: str) -> str:
+    """Where ``with_axes`` puts an axis."""
     return f"axis {name}"
 
 
@@ -177,23 +178,23 @@ def _of_runs(names: Sequence[str]) -> list[str]:
     return [name for name in names if name != BOUND]
 
 
-def _with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def with_axes(runs: pd.DataFrame, labels: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The runs with a column for each axis; those without a value are left out, and counted."""
     present = sorted(set(labels["name"]))
     for name in dict.fromkeys(names):
         label = next((of for of in (name, name.replace(".", " ")) if of in present), None)
         if label is not None:
             values = labels[labels["name"] == label].set_index("run")["value"]
-            runs = runs.assign(**{_column(name): runs["id"].map(values)})
-        elif name in _COLUMNS:
-            runs = runs.assign(**{_column(name): runs[_COLUMNS[name]]})
+            runs = runs.assign(**{column_of(name): runs["id"].map(values)})
+        elif name in COLUMNS:
+            runs = runs.assign(**{column_of(name): runs[COLUMNS[name]]})
         else:
-            known = list(dict.fromkeys([*present, *_COLUMNS, BOUND]))
+            known = list(dict.fromkeys([*present, *COLUMNS, BOUND]))
             raise ReportError(
                 f"no run has a label {name!r}; there are {', '.join(known)}"
                 f"{did_you_mean(name, known)}"
             )
-    chosen = runs.dropna(subset=[_column(name) for name in names])
+    chosen = runs.dropna(subset=[column_of(name) for name in names])
     if chosen.empty:
         raise ReportError(f"no run has all of the labels {', '.join(names)}")
     return chosen
@@ -224,7 +225,7 @@ def _by_place(
     numbers: dict[tuple[Coordinates, Coordinates, Quantity], Number] = {}
     owners: dict[tuple[Coordinates, Coordinates, Quantity], Mapping[str, str]] = {}
     for key, line in zip(found.keys, found.numbers, strict=True):
-        row, column = (tuple(key[_column(name)] for name in names) for names in (down, across))
+        row, column = (tuple(key[column_of(name)] for name in names) for names in (down, across))
         for quantity, number in zip(found.quantities, line, strict=True):
             if number.mean is None:
                 continue
@@ -241,6 +242,6 @@ def _by_place(
 
 
 def _in_order(runs: pd.DataFrame, names: Sequence[str]) -> list[Coordinates]:
-    columns = [_column(name) for name in names]
+    columns = [column_of(name) for name in names]
     ordered = runs.sort_values("started", kind="stable")[columns].astype(str)
     return list(dict.fromkeys(map(tuple, ordered.to_numpy())))
