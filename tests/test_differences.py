@@ -115,6 +115,14 @@ def test_what_is_no_baseline_is_refused(wanted, words):
     assert words in str(raised.value)
 
 
+def test_what_was_measured_in_other_ways_is_not_compared():
+    runs = runs_of(("ffg", "elbo", "mnist", 0), ("iaf", "elbo", "mnist", 0))
+    other = estimates_of("iafmnist0", elbo=[0.0]).assign(settings='{"num_samples":10}')
+    estimates = pd.concat([estimates_of("ffgmnist0", elbo=[0.0]), other])
+    with pytest.raises(ReportError, match="in the same way"):
+        against(estimates, runs, NO_LABELS, ["posterior=ffg"])
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two methods at two numbers of steps, two seeds; data differ by tens, methods by one."""

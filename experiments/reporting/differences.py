@@ -38,8 +38,8 @@ def against(
         values: ``axis=value`` each, of a label or a column of ``runs``: all the baseline's.
         within: axes on which a run and its baseline have the same value, too.
 
-    Raises ReportError for an axis or a value that is not there, and where a run has several
-    baselines, or none has one.
+    Raises ReportError for an axis or a value that is not there, where a run has several
+    baselines, or none has one, and where nothing was measured of both.
     """
     placed = with_axes(runs, labels, within)
     baselines = placed[placed["id"].isin(_chosen(runs, labels, values)["id"])]
@@ -57,7 +57,13 @@ def against(
             f"--against {' '.join(values)}: no other run has its data (by name and checksum) and "
             "its seed"
         )
-    return _differences(with_totals(estimates), others), _said(runs, baselines, others, values)
+    found = _differences(with_totals(estimates), others)
+    if found.empty:
+        raise ReportError(
+            f"--against {' '.join(values)}: nothing has been measured of a run and of its "
+            "baseline in the same way (method, split, data points)"
+        )
+    return found, _said(runs, baselines, others, values)
 
 
 def _chosen(runs: pd.DataFrame, labels: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
