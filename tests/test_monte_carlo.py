@@ -33,7 +33,7 @@ POSTERIORS: dict[str, Chain] = {
         langevin(2, num_steps=3, step_size=LONG, reverse_hidden=[4]), scale=0.1
     ),
     "langevin, learned score": perturbed(
-        langevin(2, num_steps=3, step_size=LONG, score_hidden=[4])
+        langevin(2, num_steps=3, step_size=LONG, score_hidden=[4]), scale=0.1
     ),
     "metropolis": annealed_mala(2, num_steps=3, step_size=LONG),
     "barker": annealed_mala(2, num_steps=3, step_size=LONG, rule="barker"),

@@ -76,7 +76,8 @@ class Free(Schedule):
 
     def forward(self, context: Tensor) -> Tensor:
         """See ``Schedule``."""
-        return _with_ends(context.softmax(-1).cumsum(-1)[:, :-1].T)
+        inner = context.softmax(-1).cumsum(-1)[:, :-1].clamp(max=1.0)  # rounding can exceed it
+        return _with_ends(inner.T)
 
 
 def _with_ends(inner: Tensor) -> Tensor:
