@@ -179,9 +179,11 @@ def test_numbers_per_datum_of_a_flow_are_its_own_parameters(linear_gaussian: Lin
 def set_kernel(density: GatedGaussian, slope: float, bias: float, noise: float) -> None:
     """Make it N(slope z + bias, noise²) for a latent of one dimension, given linear nets."""
     with torch.no_grad():
-        density.net.last.weight.copy_(torch.tensor([[slope], [0.0], [0.0]]))
+        density.net.last.weight.copy_(torch.tensor([[slope], [0.0], [0.0]], dtype=torch.float64))
         raw = math.log(math.expm1(noise - LEAST_NOISE))
-        density.net.last.bias.copy_(torch.tensor([bias, 50.0, raw]))  # the gate: 1 - 2e-22
+        density.net.last.bias.copy_(
+            torch.tensor([bias, 50.0, raw], dtype=torch.float64)
+        )  # the gate: 1 - 2e-22
 
 
 @pytest.mark.parametrize("alphas", ["linear", [0.3, 0.5, 1.0]])
@@ -191,7 +193,7 @@ def test_conjugate_kernels_meet_every_target_exactly(alphas):
     model = LinearGaussian((1, 1, 3), latent_dim=1, scale=0.7).double()
     x = X[:1]
     posterior = hvi(1, num_layers=3, hidden=[], shared_size=0).double()
-    context = torch.tensor([[0.4, 0.6]]).double()  # the base's mean and log-variance
+    context = torch.tensor([[0.4, 0.6]], dtype=torch.float64)  # the base's mean and log-variance
     base_mean, base_variance = 0.4, math.exp(0.6)
     exact = model.exact_posterior(x)
     mean, variance = exact.mean.item(), exact.covariance.item()
