@@ -138,7 +138,6 @@ class ReplayedBootstrap(FlowBootstrap):
         with torch.no_grad():
             log_q = log_density(posterior, context)(z)
         new = Memory(z.flatten(0, 1), log_w.flatten(), log_q.flatten())
-        most = self.num_batches * log_w.numel()
         if self._memory is not None:
             most = self.num_batches * log_w.numel()
             pairs = zip(self._memory, new, strict=True)
